@@ -1,0 +1,171 @@
+"""From `argv` to checked settings: command line over `--config_file` over defaults.
+
+tyro makes the options and the help text from the settings class.  Because its own error texts stop at the first
+problem, `_scan` looks at the words first and reports everything that is wrong with them at once, in our words.
+"""
+
+import difflib
+import sys
+import types
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import tyro
+from pydantic import ValidationError
+
+from bert_pytorch.config.files import check_file_values, read_mapping
+from bert_pytorch.config.settings import Settings, problems_of
+from bert_pytorch.errors import ConfigError
+
+S = TypeVar("S", bound=Settings)
+
+COMMAND_LINE = "command line"
+DEFAULT = "default"
+
+
+class Resolved(NamedTuple, Generic[S]):
+    """Settings and where each value came from."""
+
+    settings: S
+    origins: dict[str, str]
+    """Field name to `command line`, `default`, or the path of the configuration file."""
+
+
+def parse_settings(settings: type[S], argv: Sequence[str], *, program: str, description: str) -> Resolved[S]:
+    """Read settings of one class from command-line words; both spellings `--input_dir` and `--input-dir` work.
+
+    A field named `config_file` names a JSON or YAML file whose values lie beneath the command line, wherever the flag
+    stands.  Fields annotated with `tyro.conf.Positional` take the words that belong to no flag.
+
+    Raises:
+        ConfigError: all problems of the first layer that has any: the command line, the file, then combinations.
+        SystemExit: with code 0 after `--help`.
+    """
+    if any(word in ("-h", "--help") for word in argv):
+        _tyro(settings, ["--help"], settings(), program, description, show=True)
+    scan = _scan(settings, argv)
+    if scan.problems:
+        raise ConfigError(program, [*scan.problems, f"{program} --help lists all options."])
+    defaults, origins = settings(), dict.fromkeys(settings.model_fields, DEFAULT)
+    config_file = scan.values.get("config_file")
+    if config_file is not None:
+        values = read_mapping(Path(config_file))
+        check_file_values(values, settings, Path(config_file))
+        defaults = settings.model_validate(values)
+        origins |= dict.fromkeys(values, str(config_file))
+    origins |= dict.fromkeys(scan.values, COMMAND_LINE)
+    parsed = _tyro(settings, argv, defaults, program, description, show=False)
+    return Resolved(parsed.checked(program), origins)
+
+
+def _tyro(settings: type[S], argv: Sequence[str], defaults: S, program: str, description: str, *, show: bool) -> S:
+    return tyro.cli(
+        settings,
+        args=list(argv),
+        default=defaults,
+        prog=program,
+        description=description,
+        use_underscores=True,
+        console_outputs=show,
+    )
+
+
+class _Scan(NamedTuple):
+    values: dict[str, Any]
+    problems: list[str]
+
+
+def _scan(settings: type[Settings], argv: Sequence[str]) -> _Scan:
+    """Assign each word to its field by the flag before it, and describe every word or value that is wrong."""
+    values: dict[str, Any] = {}
+    problems: list[str] = []
+    positional = next((name for name in settings.model_fields if _is_positional(settings, name)), None)
+    words = list(argv)
+    while words:
+        word = words.pop(0)
+        if not _is_flag(word):
+            if positional is None:
+                problems.append(f"{word!r} belongs to no option; options start with --.")
+            else:
+                values.setdefault(positional, []).append(word)
+            continue
+        flag, equals, value = word.removeprefix("--").partition("=")
+        name = flag.replace("-", "_")
+        if name.startswith("no_") and _arity(settings, name[3:]) == 0:
+            name, given = name[3:], [False]
+        elif name not in settings.model_fields or name == positional:
+            problems.append(_unknown_flag(word.partition("=")[0], name, settings))
+            while words and not _is_flag(words[0]):
+                words.pop(0)
+            continue
+        elif _arity(settings, name) == 0:
+            given = [True]
+            if equals or (words and words[0].lower() in ("true", "false", "0", "1")):
+                spoken = value if equals else words.pop(0)
+                problems.append(f"--{name} takes no value, found {spoken!r}: write --{name} or --no-{name}.")
+        elif equals:
+            given = [value]
+        else:
+            given = []
+            while words and not _is_flag(words[0]) and (len(given) < 1 or _arity(settings, name) > 1):
+                given.append(words.pop(0))
+        if not given:
+            problems.append(f"--{name}: no value follows it.")
+            continue
+        if name in values:
+            problems.append(f"--{name} stands twice; keep one of them.")
+        values[name] = given if _arity(settings, name) > 1 else given[0]
+    problems += _wrong_values(settings, values)
+    return _Scan(values, problems)
+
+
+def _wrong_values(settings: type[Settings], values: dict[str, Any]) -> list[str]:
+    spoken = {name: None if value == "None" else value for name, value in values.items()}  # tyro's spelling of none
+    try:
+        settings.model_validate(spoken)
+    except ValidationError as error:
+        return problems_of(error, settings, "--{}")
+    return []
+
+
+def _unknown_flag(word: str, name: str, settings: type[Settings]) -> str:
+    renamed = settings.all_renamed_flags()
+    if name in renamed:
+        return f"{word} is not a flag here: use {renamed[name]}."
+    near = difflib.get_close_matches(name, settings.model_fields, n=1)
+    return f"unknown flag {word}" + (f": did you mean --{near[0]}?" if near else ".")
+
+
+def _is_flag(word: str) -> bool:
+    """Whether a word names an option: `-5` and `-1e-3` are values."""
+    if not word.startswith("-") or word == "-":
+        return False
+    try:
+        float(word)
+    except ValueError:
+        return True
+    return False
+
+
+def _is_positional(settings: type[Settings], name: str) -> bool:
+    return tyro.conf.Positional[int].__metadata__[0] in settings.model_fields[name].metadata
+
+
+def _arity(settings: type[Settings], name: str) -> int:
+    """How many words follow the flag: 0 for a boolean, 1, or 2 for any number of them; -1 if there is no such field."""
+    field = settings.model_fields.get(name)
+    if field is None:
+        return -1
+    annotation: Any = field.annotation
+    if isinstance(annotation, types.UnionType):
+        annotation = next(member for member in typing.get_args(annotation) if member is not type(None))
+    if annotation is bool:
+        return 0
+    return 2 if typing.get_origin(annotation) in (tuple, list) else 1
+
+
+def program_name(default: str) -> str:
+    """Return the words a person typed to start this program, for messages: `python -m x` or the script's name."""
+    return default if sys.argv[0].endswith("__main__.py") else Path(sys.argv[0]).name

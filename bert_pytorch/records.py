@@ -1,0 +1,94 @@
+"""What crosses the doors between rooms: NumPy records with shape and dtype under each field.
+
+Letters: n rows of a shard, L their length, P their slots for masked tokens; B sequences of a batch, T their tokens
+together (no padding), M the masked ones among them.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+PAD_TOKEN, UNKNOWN_TOKEN, CLS_TOKEN, SEP_TOKEN, MASK_TOKEN = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"  # noqa: S105
+SPECIAL_TOKENS = (PAD_TOKEN, UNKNOWN_TOKEN, CLS_TOKEN, SEP_TOKEN, MASK_TOKEN)
+
+
+class Vocabulary(NamedTuple):
+    """A WordPiece vocabulary and its casing: everything about the tokenizer that a model depends on."""
+
+    tokens: tuple[str, ...]
+    """Token of each id."""
+    lowercase: bool
+    """Whether text is lower-cased (and accents stripped) before it is split."""
+
+    def id_of(self, token: str) -> int:
+        """Return a token's id.
+
+        Raises:
+            ValueError: if it is not in the vocabulary.
+        """
+        return self.tokens.index(token)
+
+
+class StaticMasks(NamedTuple):
+    """Masks chosen when the shard was written (NVIDIA's layout); `SequenceRows.input_ids` is corrupted already."""
+
+    positions: np.ndarray
+    """int32 (n, P), positions of the masked tokens in the row, 0 past `counts`."""
+    token_ids: np.ndarray
+    """int32 (n, P), the original tokens there."""
+    counts: np.ndarray
+    """int32 (n,), how many of the P slots are used."""
+
+
+class SequenceRows(NamedTuple):
+    """Rows of a shard, whatever its file format."""
+
+    input_ids: np.ndarray
+    """int32 (n, L), `[CLS] A [SEP] (B [SEP])`, zero-padded."""
+    lengths: np.ndarray
+    """int32 (n,), tokens before the padding."""
+    segment_b_starts: np.ndarray
+    """int32 (n,), position of B's first token; equals `lengths` where there is no B."""
+    next_sentence_labels: np.ndarray | None
+    """int8 (n,), 1 = B is a random text; None where the set has no next-sentence task."""
+    static_masks: StaticMasks | None
+    """None where masks are drawn each time a row is read (dynamic masking)."""
+
+
+class MicroBatch(NamedTuple):
+    """Packed sequences for one forward and backward pass on one rank."""
+
+    input_ids: np.ndarray
+    """int64 (T,), corrupted by masking."""
+    token_type_ids: np.ndarray
+    """int64 (T,), 0 for `[CLS] A [SEP]`, 1 for `B [SEP]`."""
+    position_ids: np.ndarray
+    """int64 (T,), restarting at 0 with every sequence."""
+    cu_seqlens: np.ndarray
+    """int32 (B + 1,), where each sequence starts; the last entry is T."""
+    masked_positions: np.ndarray
+    """int64 (M,), indices into T, strictly increasing."""
+    labels: np.ndarray
+    """int64 (M,), the original tokens at `masked_positions`."""
+    next_sentence_labels: np.ndarray | None
+    """int64 (B,), 1 = random next; None without the next-sentence task."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Real tokens, T."""
+        return len(self.input_ids)
+
+    @property
+    def num_sequences(self) -> int:
+        """Sequences, B."""
+        return len(self.cu_seqlens) - 1
+
+    @property
+    def num_masked(self) -> int:
+        """Masked tokens, M: the denominator of the masked-LM loss."""
+        return len(self.masked_positions)
+
+    @property
+    def num_pairs(self) -> int:
+        """Next-sentence labels: the denominator of the next-sentence loss."""
+        return 0 if self.next_sentence_labels is None else len(self.next_sentence_labels)
