@@ -52,8 +52,8 @@ def explain_os_error(error: OSError) -> str:
     """Say what the operating system refused, for which path, and what to do about it."""
     path = error.filename if error.filename is not None else "an output file"
     advice = {
-        errno.ENOSPC: "the disk is full. Free some space or choose another folder, then run the same command again",
-        errno.EDQUOT: "the disk quota is used up. Free some space or choose another folder, then run the same command again",
+        errno.ENOSPC: "the disk is full. Free some space or choose another folder, then start again",
+        errno.EDQUOT: "the disk quota is used up. Free some space or choose another folder, then start again",
         errno.EACCES: "permission denied. Choose a folder you may write to, or change its permissions",
         errno.EPERM: "not permitted. Choose a folder you may write to, or change its permissions",
         errno.EROFS: "the file system is read-only. Choose a folder you may write to",

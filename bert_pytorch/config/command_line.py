@@ -22,7 +22,9 @@ from bert_pytorch.errors import ConfigError
 S = TypeVar("S", bound=Settings)
 
 COMMAND_LINE = "command line"
+
 DEFAULT = "default"
+_POSITIONAL = typing.get_args(tyro.conf.Positional[int])[1]
 
 
 class Resolved(NamedTuple, Generic[S]):
@@ -85,6 +87,7 @@ def _scan(settings: type[Settings], argv: Sequence[str]) -> _Scan:
     words = list(argv)
     while words:
         word = words.pop(0)
+        given: list[Any]
         if not _is_flag(word):
             if positional is None:
                 problems.append(f"{word!r} belongs to no option; options start with --.")
@@ -150,7 +153,7 @@ def _is_flag(word: str) -> bool:
 
 
 def _is_positional(settings: type[Settings], name: str) -> bool:
-    return tyro.conf.Positional[int].__metadata__[0] in settings.model_fields[name].metadata
+    return _POSITIONAL in settings.model_fields[name].metadata
 
 
 def _arity(settings: type[Settings], name: str) -> int:
