@@ -1,0 +1,1 @@
+"""From shards to micro-batches: sampling, masking, packing, loading."""
