@@ -3,8 +3,10 @@
 One process writes here at a time; the run holds the output folder's lock.
 """
 
+import contextlib
 import logging
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +32,20 @@ class Loaded(NamedTuple):
     """What was saved, on the CPU."""
     rejected: list[str]
     """A message for each newer file that is damaged, newest first."""
+
+
+@contextlib.contextmanager
+def _naming_the_os_error(path: Path) -> Iterator[None]:
+    """Raise what the operating system refused: torch buries a full disk under `RuntimeError: unexpected pos`."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        reason: BaseException | None = error
+        while reason is not None:
+            if isinstance(reason, OSError):
+                raise OSError(reason.errno, reason.strerror, str(path)) from error
+            reason = reason.__context__
+        raise
 
 
 class CheckpointStore:
@@ -64,8 +80,8 @@ class CheckpointStore:
             OSError: if it cannot be written; the files that were there are all still there.
         """
         path = self.path_of(step)
-        with atomic_path(path) as temporary, temporary.open("wb") as file:
-            torch.save(state, file)  # given a file, not a name: a full disk then is an OSError that says so
+        with _naming_the_os_error(path), atomic_path(path) as temporary, temporary.open("wb") as file:
+            torch.save(state, file)
         self._rotate(step)
         return path
 

@@ -1,0 +1,42 @@
+"""The one door of this room: `open_tracker` gives the loop a `Tracker`, on rank 0 one that writes everything.
+
+Several places receive the same rows; each is a `Tracker` of its own, and `_AllOf` hands every row to each.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from bert_pytorch.tracking.records import EndRow, EvalRow, TrainRow
+
+
+class Tracker:
+    """Receives what a run tells about itself; this one, for ranks other than 0, does nothing with it."""
+
+    def train(self, row: TrainRow) -> None:
+        """Record an update."""
+
+    def evaluation(self, row: EvalRow) -> None:
+        """Record an evaluation."""
+
+    def end(self, row: EndRow) -> None:
+        """Record why and where the session ended."""
+
+    def flush(self) -> None:
+        """Bring everything to the operating system; call it before a checkpoint is written.
+
+        Then a run that is killed and continued from that checkpoint has every row up to it.
+        """
+
+    def close(self) -> None:
+        """Flush and let go of all files; may be called twice."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
