@@ -43,10 +43,10 @@ class Limits:
     """Updates done when this phase is finished, phases added up."""
     session_end: int | None
     """Updates done when this session is over, or None for no limit."""
-    checkpoint_interval: int | None
-    """Updates between checkpoints, or None to write none."""
-    eval_interval: int | None
-    """Updates between evaluations, or None to evaluate only at the ends of a phase."""
+    checkpoint_interval: int
+    """Updates between checkpoints."""
+    eval_interval: int
+    """Updates between evaluations; 0 to evaluate only at the ends of a phase."""
 
     def reached(self, step: int) -> EndReason | None:
         """Return why to end after `step` updates, or None to go on."""
@@ -56,9 +56,9 @@ class Limits:
             return "session_limit"
         return None
 
-    def due(self, step: int, interval: int | None) -> bool:
+    def due(self, step: int, interval: int) -> bool:
         """Whether something that happens every `interval` updates of this phase happens now."""
-        return interval is not None and (step - self.phase_start) % interval == 0
+        return interval > 0 and (step - self.phase_start) % interval == 0
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,8 @@ class TrainingRun:
     sequences_per_update: int
     evaluate: Callable[[int], EvalRow | None] | None
     """Held-out losses after `step` updates; None without a held-out set."""
-    save: Callable[[Progress], None]
+    save: Callable[[Progress], None] | None
+    """Write a checkpoint; None to write none."""
     tracker: Tracker
     clock: StepClock
     stop: StopRequests
@@ -84,17 +85,19 @@ class TrainingRun:
 
 def train(run: TrainingRun) -> EndReason:
     """Take updates until the phase is finished, the session is over or a stop is asked for; then save and say why."""
-    if run.limits.reached(run.progress.step) != "finished" and run.progress.step == run.limits.phase_start:
-        _evaluate(run)
+    first_step = run.progress.step
     try:
+        if first_step == run.limits.phase_start:
+            _evaluate(run)
+        run.clock.restart()
         reason = _take_updates(run)
+        if reason in ("finished", "session_limit") and not run.limits.due(run.progress.step, run.limits.eval_interval):
+            _evaluate(run)
+        if run.progress.step > first_step and not run.limits.due(run.progress.step, run.limits.checkpoint_interval):
+            _save(run)
     except BaseException:
         run.tracker.end(_end_row(run, "failed"))
         raise
-    if reason in ("finished", "session_limit") and not run.limits.due(run.progress.step, run.limits.eval_interval):
-        _evaluate(run)
-    if not run.limits.due(run.progress.step, run.limits.checkpoint_interval):
-        _save(run)
     run.tracker.end(_end_row(run, reason))
     return reason
 
@@ -147,7 +150,10 @@ def _evaluate(run: TrainingRun) -> None:
 
 
 def _save(run: TrainingRun) -> None:
+    if run.save is None:
+        return
     with run.clock.excluded():
+        run.tracker.flush()  # every row up to a checkpoint is on disk before the checkpoint is
         run.save(run.progress)
 
 
@@ -172,9 +178,5 @@ def _train_row(
 
 
 def _end_row(run: TrainingRun, reason: EndReason) -> EndRow:
-    return EndRow(
-        reason=reason,
-        step=run.progress.step,
-        train_seconds=run.clock.train_seconds,
-        tokens_per_second=run.clock.tokens_per_second,
-    )
+    totals = run.clock.totals()
+    return EndRow(reason, run.progress.step, totals.train_seconds, totals.tokens_per_second)
