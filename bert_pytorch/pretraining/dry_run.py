@@ -9,7 +9,7 @@ from bert_pytorch.models.size import memory_estimate, num_parameters
 from bert_pytorch.optim.schedules import warmup_updates
 from bert_pytorch.pretraining.config import PretrainingConfig
 from bert_pytorch.interop.sources import load_weights_from
-from bert_pytorch.shards.reader import ShardSet, open_shards
+from bert_pytorch.shards.shard_set import ShardSet, open_shards
 
 
 def describe_run(resolved: Resolved[PretrainingConfig], world_size: int) -> str:

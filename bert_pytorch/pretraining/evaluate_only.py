@@ -12,8 +12,8 @@ from bert_pytorch.runtime.device import choose_device
 from bert_pytorch.runtime.distributed import World
 from bert_pytorch.runtime.precision import choose_precision
 from bert_pytorch.runtime.stopping import StopRequests
-from bert_pytorch.shards.reader import open_shards
-from bert_pytorch.shards.unigram import unigram_entropy
+from bert_pytorch.shards.shard_set import open_shards
+from bert_pytorch.shards.statistics import unigram_entropy
 from bert_pytorch.tracking.records import EvalRow
 from bert_pytorch.training.evaluation import evaluate
 

@@ -10,7 +10,7 @@ from bert_pytorch.errors import ConfigError, InputError
 from bert_pytorch.models.config import ModelConfig, load_model_config
 from bert_pytorch.pretraining.config import PretrainingConfig
 from bert_pytorch.records import Vocabulary
-from bert_pytorch.shards.reader import ShardSet, open_shards
+from bert_pytorch.shards.shard_set import ShardSet, find_shards, open_shards
 from bert_pytorch.tokenization.tokenizer import load_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ def open_evaluation(config: PretrainingConfig) -> ShardSet | None:
     if config.eval_dir is not None:
         return open_shards(config.eval_dir, "eval")
     assert config.input_dir is not None
-    return open_shards(config.input_dir, "eval", missing_ok=True)
+    return open_shards(config.input_dir, "eval") if find_shards(config.input_dir, "eval") else None
 
 
 def settle_vocabulary(vocab_file: Path | None, shards: ShardSet, where: Path) -> Vocabulary:

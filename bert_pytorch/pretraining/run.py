@@ -30,9 +30,11 @@ from bert_pytorch.runtime.device import choose_device, peak_memory_gib
 from bert_pytorch.runtime.distributed import World
 from bert_pytorch.runtime.precision import Precision, choose_precision
 from bert_pytorch.runtime.stopping import StopRequests
-from bert_pytorch.shards.unigram import unigram_entropy
+from bert_pytorch.shards.statistics import unigram_entropy
+from bert_pytorch.tracking.console import console_log
 from bert_pytorch.tracking.records import EndReason, EvalRow
-from bert_pytorch.tracking.tracker import Tracker, open_tracker
+from bert_pytorch.tracking.session import open_tracker
+from bert_pytorch.tracking.tracker import Tracker
 from bert_pytorch.training.clock import StepClock
 from bert_pytorch.training.evaluation import evaluate
 from bert_pytorch.training.loop import Limits, Progress, TrainingRun, train
@@ -81,17 +83,18 @@ def pretrain(resolved: Resolved[PretrainingConfig], world: World) -> EndReason:
     with contextlib.ExitStack() as held:
         held.callback(world.disconnect)
         store = world.on_first(lambda: _claim_folder(config, held))
-        tracker = held.enter_context(_open_tracker(config, world, store))
+        output_dir = config.resolved_output_dir()
+        held.enter_context(console_log(output_dir / f"{config.log_prefix}.txt", rank=world.rank))
         start = world.on_first(lambda: decide_start(config, store))
         logger.info("device: %s; ranks: %d", chosen.reason, world.size)
         state = load_checkpoint(start.checkpoint) if start.checkpoint is not None else None
         session = _open_session(config, world, chosen.device, stop, store, start, state)
         if world.is_first:
-            path = session.output_dir / f"{config.log_prefix}_run_config.json"
-            write_run_config(path, resolved, session.model_config, world.size)
+            record = output_dir / f"{config.log_prefix}_run_config.json"
+            write_run_config(record, resolved, session.model_config, world.size)
         learner = _build(session, state)
         del state  # as large as model and optimizer together
-        return _run(session, learner, tracker)
+        return _run(session, learner)
 
 
 def _claim_folder(config: PretrainingConfig, held: contextlib.ExitStack) -> CheckpointStore:
@@ -159,16 +162,31 @@ def _build(session: Session, state: dict | None) -> Learner:
     return Learner(model, optimizer, scaler)
 
 
-def _run(session: Session, learner: Learner, tracker: Tracker) -> EndReason:
-    config, start, world = session.config, session.start, session.world
+def _run(session: Session, learner: Learner) -> EndReason:
+    config, start = session.config, session.start
     last_step = config.previous_phase_end_step + config.max_steps
     if start.kind == "finished":
         logger.info("this phase is finished: %d updates are done. --overwrite starts anew.", start.step)
         _export(session, learner.model, only_if_missing=True)
         return "finished"
     _announce(session, last_step)
-    run = TrainingRun(
-        world=world,
+    session_end = last_step if config.steps is None else min(last_step, start.step + config.steps)
+    rank = session.world.rank
+    with open_tracker(session.output_dir, config, first_step=start.step, last_step=session_end, rank=rank) as tracker:
+        run = _training_run(session, learner, tracker, last_step, session_end)
+        reason = train(run)
+    if reason in ("finished", "session_limit"):
+        _export(session, learner.model)
+    _say_goodbye(session, reason, run.progress.step, last_step)
+    return reason
+
+
+def _training_run(
+    session: Session, learner: Learner, tracker: Tracker, last_step: int, session_end: int
+) -> TrainingRun:
+    config, start = session.config, session.start
+    return TrainingRun(
+        world=session.world,
         loader=_training_loader(session),
         optimizer_step=_optimizer_step(session, learner),
         learning_rate_at=lambda step: (
@@ -186,18 +204,14 @@ def _run(session: Session, learner: Learner, tracker: Tracker) -> EndReason:
         limits=Limits(
             phase_start=config.previous_phase_end_step,
             last_step=last_step,
-            session_end=None if config.steps is None else start.step + config.steps,
+            session_end=session_end,
             checkpoint_interval=config.num_steps_per_checkpoint,
             eval_interval=config.eval_interval,
         ),
         progress=Progress(start.step, start.samples),
+        logs=lambda step: config.logs(step, first_step=start.step, last_step=session_end),
         peak_memory_gib=lambda: peak_memory_gib(session.device),
     )
-    reason = train(run)
-    if reason in ("finished", "session_limit"):
-        _export(session, learner.model)
-    _say_goodbye(session, reason, run.progress.step, last_step)
-    return reason
 
 
 def _announce(session: Session, last_step: int) -> None:

@@ -41,8 +41,8 @@ class Limits:
     """Updates done before this phase."""
     last_step: int
     """Updates done when this phase is finished, phases added up."""
-    session_end: int | None
-    """Updates done when this session is over, or None for no limit."""
+    session_end: int
+    """Updates done when this session is over: `last_step`, or earlier by a session limit."""
     checkpoint_interval: int
     """Updates between checkpoints."""
     eval_interval: int
@@ -52,9 +52,7 @@ class Limits:
         """Return why to end after `step` updates, or None to go on."""
         if step >= self.last_step:
             return "finished"
-        if self.session_end is not None and step >= self.session_end:
-            return "session_limit"
-        return None
+        return "session_limit" if step >= self.session_end else None
 
     def due(self, step: int, interval: int) -> bool:
         """Whether something that happens every `interval` updates of this phase happens now."""
@@ -80,6 +78,8 @@ class TrainingRun:
     stop: StopRequests
     limits: Limits
     progress: Progress
+    logs: Callable[[int], bool]
+    """Whether an update has a row of metrics."""
     peak_memory_gib: Callable[[], float]
 
 
@@ -121,7 +121,8 @@ def _take_updates(run: TrainingRun) -> EndReason:
             continue
         skips_in_a_row = 0
         progress.step = step
-        run.tracker.train(_train_row(run, update, outcome, rates, learning_rate))
+        if run.logs(step):
+            run.tracker.train(_train_row(run, update, outcome, rates, learning_rate))
         if limits.due(step, limits.eval_interval):
             _evaluate(run)
         if limits.due(step, limits.checkpoint_interval):
