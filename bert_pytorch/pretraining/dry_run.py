@@ -8,7 +8,7 @@ from bert_pytorch.models.config import ModelConfig, load_model_config
 from bert_pytorch.models.size import memory_estimate, num_parameters
 from bert_pytorch.optim.schedules import warmup_updates
 from bert_pytorch.pretraining.config import PretrainingConfig
-from bert_pytorch.interop.sources import load_weights_from
+from bert_pytorch.interop.sources import load_source
 from bert_pytorch.shards.shard_set import ShardSet, open_shards
 
 
@@ -55,7 +55,7 @@ def _model_config(config: PretrainingConfig, shards: ShardSet | None) -> ModelCo
     if config.model_config_file is not None:
         model_config = load_model_config(config.model_config_file)
     elif config.init_checkpoint is not None:
-        model_config = load_weights_from(config.init_checkpoint).config
+        model_config = load_source(config.init_checkpoint).config
     else:
         return None
     if shards is not None and shards.vocabulary is not None:

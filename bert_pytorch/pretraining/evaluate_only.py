@@ -4,8 +4,7 @@ import logging
 
 from bert_pytorch.data.loader import EvaluationLoader
 from bert_pytorch.errors import InputError
-from bert_pytorch.interop.sources import load_weights_from
-from bert_pytorch.models.bert import BertForPreTraining
+from bert_pytorch.interop.sources import load_model
 from bert_pytorch.pretraining.config import PretrainingConfig
 from bert_pytorch.pretraining.parts import batch_maker, check_fit
 from bert_pytorch.runtime.device import choose_device
@@ -33,17 +32,21 @@ def evaluate_only(config: PretrainingConfig, world: World) -> EvalRow | None:
     stop = StopRequests()
     stop.listen()
     try:
-        given = load_weights_from(config.init_checkpoint)
+        given = load_model(config.init_checkpoint, config.attention)
         held_out = open_shards(config.eval_dir, "eval")
         if held_out.vocabulary not in (None, given.vocabulary):
             raise InputError(
                 f"{config.eval_dir}: its vocabulary is not that of {config.init_checkpoint}; losses over different "
                 "vocabularies do not compare. Encode the text with the checkpoint's vocabulary: --vocab_file"
             )
-        model = BertForPreTraining(given.config, len(given.vocabulary.tokens), attention=config.attention)
-        model.load_state_dict(given.state_dict)
-        next_sentence = given.config.next_sentence and held_out.has_next_sentence
-        check_fit(given.config.model_copy(update={"next_sentence": next_sentence}), held_out, config.eval_dir)
+        if any(name.startswith("cls.predictions.") for name in given.missing):
+            raise InputError(
+                f"{config.init_checkpoint}: it is an encoder without a masked-LM head, so that there is no loss to evaluate. "
+                "Pretrain it further first: --init_checkpoint with --max_steps above 0."
+            )
+        model_config = given.model.config
+        next_sentence = model_config.next_sentence and held_out.has_next_sentence and not given.missing
+        check_fit(model_config.model_copy(update={"next_sentence": next_sentence}), held_out, config.eval_dir)
         loader = EvaluationLoader(
             batch_maker(held_out, given.vocabulary, config, next_sentence=next_sentence),
             batch_size=config.local_batch_size,
@@ -51,7 +54,7 @@ def evaluate_only(config: PretrainingConfig, world: World) -> EvalRow | None:
             world_size=world.size,
         )
         row = evaluate(
-            model.to(device),
+            given.model.to(device),
             loader,
             step=0,
             world=world,

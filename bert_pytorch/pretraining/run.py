@@ -16,6 +16,7 @@ from bert_pytorch.config.command_line import Resolved
 from bert_pytorch.data.loader import EvaluationLoader, TrainingLoader
 from bert_pytorch.files import exclusive_lock, remove_partial_files
 from bert_pytorch.interop.huggingface import export_huggingface
+from bert_pytorch.interop.sources import CHECKPOINTS, EXPORTED
 from bert_pytorch.models.bert import BertForPreTraining
 from bert_pytorch.models.config import ModelConfig
 from bert_pytorch.optim.config import build_optimizer
@@ -42,8 +43,6 @@ from bert_pytorch.training.step import OptimizerStep
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINTS = "pretrain_ckpts"
-EXPORTED_MODEL = "model"
 
 
 class Learner(NamedTuple):
@@ -110,7 +109,7 @@ def _claim_folder(config: PretrainingConfig, held: contextlib.ExitStack) -> Chec
 
 def _remove_run(output_dir: Path, log_prefix: str) -> None:
     """Remove what a run writes and nothing else: the folder may hold other things of its owner."""
-    for folder in (CHECKPOINTS, "tensorboard", EXPORTED_MODEL):
+    for folder in (CHECKPOINTS, "tensorboard", EXPORTED):
         shutil.rmtree(output_dir / folder, ignore_errors=True)
     names = [f"{log_prefix}{ending}" for ending in (".txt", "_metrics.csv", "_run_config.json")]
     for name in (*names, "metrics.jsonl"):
@@ -311,7 +310,7 @@ def _saving(session: Session, learner: Learner) -> Callable[[Progress], None]:
 
 
 def _export(session: Session, model: BertForPreTraining, *, only_if_missing: bool = False) -> None:
-    folder = session.output_dir / EXPORTED_MODEL
+    folder = session.output_dir / EXPORTED
     if session.world.is_first and not (only_if_missing and (folder / "config.json").exists()):
         export_huggingface(folder, model.state_dict(), session.model_config, session.corpus.vocabulary)
         logger.info("model: %s (opens in transformers)", folder)

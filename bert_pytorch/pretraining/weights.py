@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 
 from bert_pytorch.errors import ConfigError
-from bert_pytorch.interop.sources import load_weights_from
+from bert_pytorch.interop.sources import load_source
 from bert_pytorch.models.bert import BertForPreTraining
 from bert_pytorch.records import Vocabulary
 
@@ -25,7 +25,7 @@ def load_initial_weights(model: BertForPreTraining, path: Path, vocabulary: Voca
     Raises:
         ConfigError: if the weights are of another shape or vocabulary.
     """
-    given = load_weights_from(path)
+    given = load_source(path)
     wanted = model.state_dict()
     problems = []
     if given.vocabulary != vocabulary:
