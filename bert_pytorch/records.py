@@ -9,6 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 PAD_TOKEN, UNKNOWN_TOKEN, CLS_TOKEN, SEP_TOKEN, MASK_TOKEN = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
+IGNORED_LABEL = -100
+"""A next-sentence label that counts nowhere; the value that torch's cross-entropy ignores."""
+
 SPECIAL_TOKENS = (PAD_TOKEN, UNKNOWN_TOKEN, CLS_TOKEN, SEP_TOKEN, MASK_TOKEN)
 
 
@@ -71,7 +74,7 @@ class MicroBatch(NamedTuple):
     labels: np.ndarray
     """int64 (M,), the original tokens at `masked_positions`."""
     next_sentence_labels: np.ndarray | None
-    """int64 (B,), 1 = random next; None without the next-sentence task."""
+    """int64 (B,), 1 = random next, `IGNORED_LABEL` = no label; None without the next-sentence task."""
 
     @property
     def num_tokens(self) -> int:
@@ -91,4 +94,5 @@ class MicroBatch(NamedTuple):
     @property
     def num_pairs(self) -> int:
         """Next-sentence labels: the denominator of the next-sentence loss."""
-        return 0 if self.next_sentence_labels is None else len(self.next_sentence_labels)
+        labels = self.next_sentence_labels
+        return 0 if labels is None else int(np.count_nonzero(labels != IGNORED_LABEL))

@@ -1,1 +1,1 @@
-"""Data: what happens between shards on disk and a packed batch in memory."""
+"""From shards to micro-batches: sampling, masking, packing, loading."""

@@ -1,0 +1,1 @@
+"""Checkpoint files: their entries, atomic writing, rotation, and finding the newest good one."""

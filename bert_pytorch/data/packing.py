@@ -1,0 +1,78 @@
+"""From padded rows to packed micro-batches: real tokens only, T of them, with where each sequence starts.
+
+Letters as in `records`: n rows of length L become B = n sequences of T tokens together.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from bert_pytorch.data.masking import MaskingPolicy, mask_tokens
+from bert_pytorch.records import MicroBatch, SequenceRows
+
+
+class PackedRows(NamedTuple):
+    """Rows without their padding, before masking."""
+
+    input_ids: np.ndarray
+    """int32 (T,)."""
+    token_type_ids: np.ndarray
+    """int64 (T,)."""
+    position_ids: np.ndarray
+    """int64 (T,)."""
+    cu_seqlens: np.ndarray
+    """int32 (B + 1,)."""
+
+
+def pack_rows(rows: SequenceRows) -> PackedRows:
+    """Drop the padding of rows and lay their tokens end to end."""
+    columns = np.arange(rows.input_ids.shape[1], dtype=np.int64)
+    real = columns < rows.lengths[:, None]  # (n, L)
+    in_segment_b = columns >= rows.segment_b_starts[:, None]  # (n, L)
+    cu_seqlens = np.zeros(len(rows.lengths) + 1, dtype=np.int32)
+    np.cumsum(rows.lengths, out=cu_seqlens[1:])
+    return PackedRows(
+        input_ids=rows.input_ids[real],
+        token_type_ids=in_segment_b[real].astype(np.int64),
+        position_ids=np.broadcast_to(columns, real.shape)[real],
+        cu_seqlens=cu_seqlens,
+    )
+
+
+def masked_batch(
+    rows: SequenceRows,
+    keys: np.ndarray,
+    policy: MaskingPolicy | None,
+    is_special: np.ndarray,
+    *,
+    next_sentence: bool,
+) -> MicroBatch:
+    """Pack rows and mask them: dynamically by `policy`, or with the masks that static rows bring along.
+
+    Args:
+        rows: the rows of one micro-batch; none is a valid choice.
+        keys: uint64 (n,), randomness of each row (`masking.sample_keys`).
+        policy: how to mask; None where `rows.static_masks` says it all.
+        is_special: bool (V,), whether a token id is [CLS], [SEP], [PAD] or [MASK], which are never masked.
+        next_sentence: whether the model learns from next-sentence labels.
+    """
+    packed = pack_rows(rows)
+    if policy is None:
+        assert rows.static_masks is not None
+        input_ids = packed.input_ids
+        used = np.arange(rows.static_masks.positions.shape[1]) < rows.static_masks.counts[:, None]  # (n, P)
+        positions = (packed.cu_seqlens[:-1, None] + rows.static_masks.positions)[used].astype(np.int64)
+        labels = rows.static_masks.token_ids[used].astype(np.int64)
+    else:
+        maskable = ~is_special[packed.input_ids]
+        input_ids, positions, labels, _ = mask_tokens(packed.input_ids, maskable, packed.cu_seqlens, keys, policy)
+    pairs = rows.next_sentence_labels if next_sentence else None
+    return MicroBatch(
+        input_ids=input_ids.astype(np.int64),
+        token_type_ids=packed.token_type_ids,
+        position_ids=packed.position_ids,
+        cu_seqlens=packed.cu_seqlens,
+        masked_positions=positions,
+        labels=labels,
+        next_sentence_labels=None if pairs is None else pairs.astype(np.int64),
+    )

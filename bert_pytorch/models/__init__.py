@@ -1,0 +1,1 @@
+"""Encoders for packed input: their configuration, parts, assembly, initialisation and size."""

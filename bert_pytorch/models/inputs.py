@@ -1,0 +1,58 @@
+"""A packed batch as tensors: what a model reads (`data` makes the NumPy `MicroBatch`, training moves it here)."""
+
+from typing import NamedTuple, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bert_pytorch.records import MicroBatch
+
+
+class PackedBatch(NamedTuple):
+    """B sequences laid end to end, T tokens together, M of them masked; nothing is padding."""
+
+    input_ids: Tensor
+    """int64 (T,)."""
+    token_type_ids: Tensor
+    """int64 (T,), the segment of each token."""
+    position_ids: Tensor
+    """int64 (T,), restarting at 0 with every sequence."""
+    cu_seqlens: Tensor
+    """int32 (B + 1,), where each sequence starts; the last entry is T."""
+    masked_positions: Tensor
+    """int64 (M,), indices into T."""
+    labels: Tensor
+    """int64 (M,), the original tokens at `masked_positions`."""
+    next_sentence_labels: Tensor | None
+    """int64 (B,), 1 = random next; None without the next-sentence task."""
+    lengths: tuple[int, ...]
+    """Length of each sequence, kept on the host so that no step waits for the device to learn its shapes."""
+
+    @property
+    def max_seqlen(self) -> int:
+        """Length of the longest sequence."""
+        return max(self.lengths, default=0)
+
+    @classmethod
+    def from_numpy(cls, batch: MicroBatch, device: torch.device | str) -> Self:
+        """Move a micro-batch to `device`; copies to a GPU go through pinned memory and do not block the host."""
+        device = torch.device(device)
+
+        def move(array: np.ndarray) -> Tensor:
+            tensor = torch.from_numpy(array)
+            if device.type == "cuda":
+                tensor = tensor.pin_memory()
+            return tensor.to(device, non_blocking=True)
+
+        labels = batch.next_sentence_labels
+        return cls(
+            input_ids=move(batch.input_ids),
+            token_type_ids=move(batch.token_type_ids),
+            position_ids=move(batch.position_ids),
+            cu_seqlens=move(batch.cu_seqlens),
+            masked_positions=move(batch.masked_positions),
+            labels=move(batch.labels),
+            next_sentence_labels=None if labels is None else move(labels),
+            lengths=tuple(np.diff(batch.cu_seqlens).tolist()),
+        )

@@ -1,0 +1,131 @@
+"""The configuration of a pretraining run: its own keys and those of its components, all flat."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from bert_pytorch.checkpoints.config import CheckpointConfig
+from bert_pytorch.data.loader import LoaderConfig
+from bert_pytorch.data.masking import MaskingConfig
+from bert_pytorch.optim.config import OptimizerConfig
+from bert_pytorch.optim.schedules import ScheduleConfig
+from bert_pytorch.runtime.device import DeviceConfig
+from bert_pytorch.runtime.precision import PrecisionConfig
+from bert_pytorch.tracking.config import TrackingConfig
+
+_RESUMING = "nothing: a second start in the same --output_dir continues by itself"
+
+
+class PretrainingConfig(
+    TrackingConfig,
+    CheckpointConfig,
+    PrecisionConfig,
+    DeviceConfig,
+    LoaderConfig,
+    MaskingConfig,
+    ScheduleConfig,
+    OptimizerConfig,
+):
+    """All keys of a pretraining run."""
+
+    input_dir: Path | None = None
+    """Shards to train on: a file or a folder (searched recursively for *.hdf5).  Required."""
+    output_dir: Path | None = None
+    """Folder of the run: checkpoints, logs, curves, the exported model.  Required.  `{run_name}` in it is replaced."""
+    run_name: str | None = None
+    """Replaces `{run_name}` in --output_dir; by default the name of the --config_file without its ending."""
+    model_config_file: str | None = None
+    """Shape of the model: a JSON file, or the name of a shipped one (bert_base_uncased).  Required for a new model."""
+    config_file: Path | None = None
+    """JSON or YAML file of these keys, beneath the command line."""
+    init_checkpoint: Path | None = None
+    """Start from these weights: a ckpt_N.pt, a run's output folder, or a Hugging Face folder.  Ignored when the output
+    folder already holds a checkpoint, which is continued."""
+    vocab_file: Path | None = None
+    """Vocabulary; needed only for shards of other tools that come without one."""
+    eval_dir: Path | None = None
+    """Held-out shards; by default the eval_*.hdf5 beside the training shards."""
+    eval_interval: int = Field(0, ge=0)
+    """Updates between evaluations on the held-out set; 0 evaluates at the beginning and at the end of a phase."""
+    seed: int = Field(42, ge=0)
+    """Seed of initialisation, sample order, masks and dropout."""
+    global_batch_size: int = Field(65536, ge=1)
+    """Sequences per update over all ranks, met exactly (BERT-large phase 1: 65,536; You et al. 2020)."""
+    local_batch_size: int = Field(8, ge=1)
+    """Most sequences of one micro-batch on one rank: as many as the memory holds."""
+    max_steps: int = Field(1000, ge=0)
+    """Updates of this phase; 0 only evaluates --init_checkpoint."""
+    steps: int | None = Field(None, ge=1)
+    """Updates of this session; by default no limit but --max_steps."""
+    time_limit_minutes: float | None = Field(None, gt=0)
+    """Wall-clock limit of this session: it ends in time with its state saved and exit code 75."""
+    previous_phase_end_step: int = Field(0, ge=0)
+    """Updates done before this phase (BERT-large phase 2: 7038).  The checkpoint of that number is carried on: weights
+    and optimizer moments, with a schedule and data of this phase's own."""
+    checkpoint_activations: bool = False
+    """Recompute activations in the backward pass instead of keeping them: less memory, about a third more time."""
+    attention: Literal["auto", "sdpa", "reference"] = "auto"
+    """Attention: torch's fused kernels (sdpa), or the plain computation that they are checked against."""
+    overwrite: bool = False
+    """Remove the run that is in --output_dir and start anew."""
+    dry_run: bool = False
+    """Print every value with its origin and the numbers that follow from them, then stop."""
+
+    renamed_flags: ClassVar[dict[str, str]] = {
+        "train_batch_size": "--global_batch_size (sequences per update over all ranks) and --local_batch_size",
+        "max_sentences": "--local_batch_size (and --global_batch_size for a whole update)",
+        "gradient_accumulation_steps": "--global_batch_size: micro-batches follow from it and --local_batch_size",
+        "update_freq": "--global_batch_size: micro-batches follow from it and --local_batch_size",
+        "max_update": "--max_steps",
+        "num_train_epochs": "--max_steps",
+        "steps_this_run": "--steps",
+        "log_freq": "--log_interval",
+        "bert_model": "--model_config_file",
+        "phase2": "--previous_phase_end_step",
+        "phase1_end_step": "--previous_phase_end_step",
+        "resume_from_checkpoint": _RESUMING,
+        "resume_step": _RESUMING,
+        "resume_phase2": _RESUMING,
+        "do_train": "nothing: training is what this program does",
+        "json_summary": "nothing: metrics.jsonl in --output_dir holds every number",
+        "max_seq_length": "nothing: the shards say how long their sequences are",
+        "local_rank": "nothing: torchrun tells each process its rank",
+        "use_env": "nothing: torchrun tells each process its rank",
+        "no_cuda": "--device cpu",
+        "use_habana": "--device (Gaudi comes in a later version)",
+        "masked_lm_prob": "--masked_token_fraction",
+        "mlm_probability": "--masked_token_fraction",
+        "enable_packed_data_mode": "nothing: sequences are always packed",
+        "use_fused_lamb": "--optimizer lamb",
+        "kfac": "--optimizer (K-FAC comes in a later version)",
+    }
+
+    def combination_problems(self) -> Iterator[str]:
+        """Say what is missing or contradictory."""
+        yield from super().combination_problems()
+        if self.max_steps == 0:
+            for name, value in (("--init_checkpoint", self.init_checkpoint), ("--eval_dir", self.eval_dir)):
+                if value is None:
+                    yield f"{name} is missing: --max_steps 0 only evaluates, for which it is needed."
+            return
+        if self.input_dir is None and not self.dry_run:
+            yield "--input_dir is missing: name the folder of shards that `python -m bert_pytorch.corpus encode` wrote."
+        if self.output_dir is None and not self.dry_run:
+            yield "--output_dir is missing: name the folder for checkpoints, logs and the model."
+        if self.model_config_file is None and self.init_checkpoint is None and self.previous_phase_end_step == 0:
+            yield "--model_config_file is missing: name a shipped model (bert_base_uncased) or a JSON file of your own."
+        if self.dry_run and self.overwrite:
+            yield "--dry_run changes nothing and --overwrite removes a run; keep one of them."
+        if any(character in (self.run_name or "") for character in "/\\"):
+            yield f"--run_name: found {self.run_name!r}, wanted a name without slashes."
+
+    def name_of_run(self) -> str:
+        """Return what `{run_name}` stands for."""
+        return self.run_name or (self.config_file.stem if self.config_file is not None else "pretraining")
+
+    def resolved_output_dir(self) -> Path:
+        """Return the folder of the run with `{run_name}` replaced."""
+        assert self.output_dir is not None
+        return Path(str(self.output_dir).replace("{run_name}", self.name_of_run()))

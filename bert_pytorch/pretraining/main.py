@@ -1,0 +1,44 @@
+"""The front door of pretraining: read the configuration, join the other ranks, then train, evaluate or only look."""
+
+import sys
+
+import torch
+
+from bert_pytorch.config.command_line import Resolved, parse_settings
+from bert_pytorch.errors import EXIT_DONE, EXIT_STOPPED, BertPytorchError
+from bert_pytorch.pretraining.config import PretrainingConfig
+from bert_pytorch.pretraining.dry_run import describe_run
+from bert_pytorch.pretraining.evaluate_only import evaluate_only
+from bert_pytorch.pretraining.run import pretrain
+from bert_pytorch.runtime.distributed import World, discover_world
+from bert_pytorch.tracking.console import console_log
+
+PROGRAM = "run_pretraining.py"
+DESCRIPTION = "Pretrain a BERT on shards of your own text. A second start in the same --output_dir continues the run."
+
+
+def main() -> int:
+    """Run the program; returns its exit code."""
+    world = discover_world()
+    try:
+        resolved = parse_settings(PretrainingConfig, sys.argv[1:], program=PROGRAM, description=DESCRIPTION)
+        return _run(resolved, world)
+    except BertPytorchError as error:
+        if world.is_first:
+            raise
+        return error.exit_code  # rank 0 meets the same error and tells it once
+
+
+def _run(resolved: Resolved[PretrainingConfig], world: World) -> int:
+    config = resolved.settings
+    torch.set_flush_denormal(True)
+    if config.dry_run:
+        if world.is_first:
+            sys.stdout.write(describe_run(resolved, world.size))
+        return EXIT_DONE
+    if config.max_steps == 0:
+        with console_log(None, rank=world.rank):
+            evaluate_only(config, world)
+        return EXIT_DONE
+    reason = pretrain(resolved, world)
+    return EXIT_STOPPED if reason in ("signal", "time_limit") else EXIT_DONE

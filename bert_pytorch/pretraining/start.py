@@ -1,0 +1,115 @@
+"""How a session begins: anew, from given weights, with the next phase, or where an earlier session ended.
+
+Rank 0 looks into the output folder and decides; the others are told.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from bert_pytorch.checkpoints.store import CheckpointStore
+from bert_pytorch.errors import ConfigError, InputError
+from bert_pytorch.pretraining.config import PretrainingConfig
+from bert_pytorch.records import Vocabulary
+
+logger = logging.getLogger(__name__)
+
+StartKind = Literal["new", "next_phase", "resume", "finished"]
+
+NOT_COMPARED = {"output_dir", "config_file", "run_name", "overwrite", "dry_run", "init_checkpoint", "steps"}
+"""Keys whose change between sessions of a run is nothing to tell."""
+
+
+class Start(NamedTuple):
+    """Where a session begins."""
+
+    kind: StartKind
+    checkpoint: Path | None
+    """The checkpoint that is carried on; None for a new run."""
+    step: int
+    """Updates done, phases added up."""
+    samples: int
+    """Samples of this phase consumed."""
+    phase: int
+    """1 for the first phase of a run."""
+
+
+def decide_start(config: PretrainingConfig, store: CheckpointStore) -> Start:
+    """Decide from the newest good checkpoint in the output folder.
+
+    Raises:
+        InputError: if the folder holds another phase than asked for, or the next phase has nothing to carry on.
+    """
+    loaded = store.load_newest()
+    previous = config.previous_phase_end_step
+    if loaded is None:
+        return _start_without_checkpoint(config, store)
+    state, step = loaded.state, loaded.step
+    phase_start, phase = int(state["phase_start"]), int(state["phase"])
+    if phase_start == previous:
+        kind: StartKind = "finished" if step >= previous + config.max_steps else "resume"
+        return Start(kind, loaded.path, step, int(state["data_position"]["samples"]), phase)
+    if step == previous:
+        return Start("next_phase", loaded.path, step, 0, phase + 1)
+    if phase_start >= previous + config.max_steps:
+        logger.info("this phase ended at update %d; the folder is in the phase after it", phase_start)
+        return Start("finished", loaded.path, step, int(state["data_position"]["samples"]), phase)
+    raise InputError(
+        f"{store.directory}: its newest checkpoint has {step} updates, in a phase that began after {phase_start}; "
+        f"--previous_phase_end_step says this phase begins after {previous}. "
+        + (
+            "Finish the phase before first, with its own configuration."
+            if step < previous
+            else "Give the phase's own --previous_phase_end_step and --max_steps, or choose another --output_dir."
+        )
+    )
+
+
+def _start_without_checkpoint(config: PretrainingConfig, store: CheckpointStore) -> Start:
+    previous = config.previous_phase_end_step
+    if previous == 0:
+        return Start("new", None, 0, 0, 1)
+    if config.init_checkpoint is None:
+        raise InputError(
+            f"{store.directory}: no checkpoint found, wanted ckpt_{previous}.pt, where the phase before ended. Run "
+            "that phase in the same --output_dir first, or give its checkpoint as --init_checkpoint."
+        )
+    given = config.init_checkpoint
+    carried = given if given.name == f"ckpt_{previous}.pt" else None
+    return Start("next_phase" if carried else "new", carried, previous, 0, 2)
+
+
+def refuse_other_model(state: dict[str, Any], model_config: dict[str, Any], vocabulary: Vocabulary, path: Path) -> None:
+    """Refuse to continue a checkpoint with another shape or vocabulary.
+
+    Raises:
+        ConfigError: naming each difference.
+    """
+    saved = state["model_config"]
+    problems = [
+        f"{name}: {saved.get(name)!r} in {path.name}, {model_config[name]!r} now."
+        for name in model_config
+        if saved.get(name) != model_config[name]
+    ]
+    if list(vocabulary.tokens) != state["vocabulary"] or vocabulary.lowercase != state["lowercase"]:
+        found, wanted = _describe(vocabulary), _describe(Vocabulary(tuple(state["vocabulary"]), state["lowercase"]))
+        problems.append(f"vocabulary: {wanted} in {path.name}, {found} (or other tokens) now.")
+    if problems:
+        advice = "Give the shape and vocabulary that the run began with, another --output_dir, or --overwrite."
+        raise ConfigError(f"{path.parent.parent} cannot be continued", [*problems, advice])
+
+
+def report_changes(saved: dict[str, Any], current: dict[str, Any]) -> list[str]:
+    """Log and return what differs from the session before, each as `name: old → new`; the new values apply."""
+    changes = [
+        f"{name}: {saved[name]} → {value}"
+        for name, value in current.items()
+        if name in saved and name not in NOT_COMPARED and saved[name] != value
+    ]
+    for change in changes:
+        logger.info("changed since the last session: %s", change)
+    return changes
+
+
+def _describe(vocabulary: Vocabulary) -> str:
+    return f"{len(vocabulary.tokens)} {'lower-cased' if vocabulary.lowercase else 'cased'} tokens"

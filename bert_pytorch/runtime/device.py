@@ -1,0 +1,61 @@
+"""Devices: choosing one, its memory, and the generator that dropout draws from."""
+
+import resource
+from typing import Literal, NamedTuple
+
+import torch
+
+from bert_pytorch.config.settings import Settings
+from bert_pytorch.errors import ConfigError
+
+
+class DeviceConfig(Settings):
+    """Where the model runs."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Device of the model: auto takes a CUDA GPU where there is one, else the CPU."""
+
+
+class ChosenDevice(NamedTuple):
+    """A device and why it was chosen."""
+
+    device: torch.device
+    reason: str
+
+
+def choose_device(config: DeviceConfig, local_rank: int) -> ChosenDevice:
+    """Choose this rank's device.
+
+    Raises:
+        ConfigError: if a GPU is asked for and there is none for this rank.
+    """
+    count = torch.cuda.device_count()
+    if config.device == "cpu" or (config.device == "auto" and count == 0):
+        threads = torch.get_num_threads()
+        why = "asked for" if config.device == "cpu" else "no CUDA GPU is visible"
+        return ChosenDevice(torch.device("cpu"), f"cpu, {threads} threads ({why})")
+    if local_rank >= count:
+        problem = f"local rank {local_rank} wants a GPU of its own, found {count}; start at most {count} ranks a node."
+        raise ConfigError("--device cuda", [problem])
+    device = torch.device("cuda", local_rank)
+    torch.cuda.set_device(device)
+    torch.backends.cuda.matmul.allow_tf32 = True  # fp32 matmuls at 10-bit mantissa; the loss stays in full fp32
+    return ChosenDevice(device, f"{device}, {torch.cuda.get_device_name(device)}")
+
+
+def seed_dropout(seed: int) -> None:
+    """Make dropout in the next forward pass a function of `seed` alone, on every device."""
+    torch.manual_seed(seed)
+
+
+def peak_memory_gib(device: torch.device) -> float:
+    """Return the most memory used so far: allocated on a GPU, resident on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts KiB
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done all that was asked of it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,36 @@
+"""The one door of this room: what the training loop tells, row by row, and all it knows about who listens."""
+
+from types import TracebackType
+from typing import Self
+
+from bert_pytorch.tracking.records import EndRow, EvalRow, TrainRow
+
+
+class Tracker:
+    """Receives what a run tells about itself; this one, for ranks other than 0, does nothing with it."""
+
+    def train(self, row: TrainRow) -> None:
+        """Record an update."""
+
+    def evaluation(self, row: EvalRow) -> None:
+        """Record an evaluation."""
+
+    def end(self, row: EndRow) -> None:
+        """Record why and where the session ended."""
+
+    def flush(self) -> None:
+        """Bring everything to the operating system; call it before a checkpoint is written.
+
+        Then a run that is killed and continued from that checkpoint has every row up to it.
+        """
+
+    def close(self) -> None:
+        """Flush and let go of all files; may be called twice."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,1 @@
+"""Training engine: what one update does, in which order, and how long it takes."""

@@ -1,0 +1,134 @@
+"""One optimizer update, whole: the order of things stands in `OptimizerStep.__call__` and nowhere else."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from bert_pytorch.data.loader import Update
+from bert_pytorch.models.inputs import PackedBatch
+from bert_pytorch.models.losses import LossTerms
+from bert_pytorch.runtime.device import seed_dropout
+from bert_pytorch.runtime.distributed import World, sync_gradients
+from bert_pytorch.runtime.precision import Precision
+
+
+class StepOutcome(NamedTuple):
+    """What an update did; losses are natural-log means over all ranks and micro-batches."""
+
+    stopped: bool
+    """The update was dropped half way because a stop was asked for; nothing has changed."""
+    skipped: bool
+    """Gradients were not finite, so that the parameters stand as they were."""
+    mlm_loss: float
+    """Per masked token."""
+    nsp_loss: float | None
+    """Per pair; None without the next-sentence task."""
+    grad_norm: float
+    """L2 norm of all gradients before clipping."""
+    num_tokens: int
+    """Real tokens over all ranks."""
+
+    @property
+    def loss(self) -> float:
+        """The sum of the losses, which is what training minimises."""
+        return self.mlm_loss + (self.nsp_loss or 0.0)
+
+
+STOPPED = StepOutcome(True, False, float("nan"), None, float("nan"), 0)
+
+
+class OptimizerStep:
+    """Takes updates on one rank.
+
+    The losses of micro-batches are sums, divided by the counts over *all* ranks and micro-batches: A micro-batches on W
+    ranks give the gradient of one batch of their union, although the number of masked tokens differs among them.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        world: World,
+        device: torch.device,
+        precision: Precision,
+        scaler: torch.amp.GradScaler,
+        max_grad_norm: float,
+        seed: int,
+        stop_requested: Callable[[], bool],
+    ) -> None:
+        self._model = model
+        self._optimizer = optimizer
+        self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._world = world
+        self._device = device
+        self._precision = precision
+        self._scaler = scaler
+        self._max_grad_norm = max_grad_norm
+        self._seed = seed
+        self._stop_requested = stop_requested
+
+    def __call__(self, update: Update, *, step: int, learning_rate: float) -> StepOutcome:
+        """Take update number `step` (1-based, phases added up) with `learning_rate`."""
+        counts = [update.num_masked, update.num_pairs, update.num_tokens]
+        masked, pairs, tokens = self._world.sum(counts)  # 1 global counts, before any forward pass
+        sums = torch.zeros(
+            2, dtype=torch.float64, device=self._device
+        )  # MLM, NSP; on the device: no wait per micro-batch
+        for index, batch in enumerate(update.micro_batches):
+            if self._world.any(self._stop_requested()):  # 2 all ranks stop between the same micro-batches
+                self._optimizer.zero_grad(set_to_none=True)
+                return STOPPED
+            last = index == len(update.micro_batches) - 1
+            seed_dropout(_dropout_seed(self._seed, step, index, self._world.rank))
+            packed = PackedBatch.from_numpy(batch, self._device)
+            with sync_gradients(self._model, only_if=last):  # 3 one all-reduce an update
+                with self._precision.autocast():
+                    terms: LossTerms = self._model(packed)
+                loss = terms.mlm_loss_sum / max(masked, 1)
+                if terms.nsp_loss_sum is not None:
+                    loss = loss + terms.nsp_loss_sum / max(pairs, 1)
+                # DistributedDataParallel averages over ranks where we want the sum.
+                self._scaler.scale(loss * self._world.size).backward()
+            sums += _detached(terms)
+        self._scaler.unscale_(self._optimizer)  # 4 true gradients
+        norm = _total_norm(self._parameters)
+        grad_norm, *host_sums = torch.cat([norm.double().reshape(1), sums]).tolist()  # the one wait for the device
+        mlm_sum, nsp_sum, not_finite = self._world.sum([*host_sums, float(not np.isfinite(grad_norm))])
+        skipped = not_finite > 0  # 5 every rank decides alike
+        if not skipped:
+            if 0 < self._max_grad_norm < grad_norm:  # 6 clip the global norm, as apex does, without an epsilon
+                gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+                torch._foreach_mul_(gradients, self._max_grad_norm / grad_norm)
+            for group in self._optimizer.param_groups:  # 7 a function of the step, never read back from here
+                group["lr"] = learning_rate
+            self._scaler.step(self._optimizer)  # 8
+        self._scaler.update()  # 9 halves the loss scale after a skip
+        self._optimizer.zero_grad(set_to_none=True)
+        return StepOutcome(
+            stopped=False,
+            skipped=skipped,
+            mlm_loss=mlm_sum / max(masked, 1),
+            nsp_loss=nsp_sum / pairs if pairs else None,
+            grad_norm=grad_norm,
+            num_tokens=int(tokens),
+        )
+
+
+def _detached(terms: LossTerms) -> torch.Tensor:
+    mlm = terms.mlm_loss_sum.detach().double()
+    nsp = torch.zeros_like(mlm) if terms.nsp_loss_sum is None else terms.nsp_loss_sum.detach().double()
+    return torch.stack([mlm, nsp])
+
+
+def _total_norm(parameters: list[nn.Parameter]) -> torch.Tensor:
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+
+
+def _dropout_seed(seed: int, step: int, micro_batch: int, rank: int) -> int:
+    state = np.random.SeedSequence([seed, step, micro_batch, rank]).generate_state(1, np.uint64)
+    return int(state[0] >> np.uint64(1))
