@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bert_pytorch.errors import InputError
+from bert_pytorch.shards.layouts import UNFINISHED
 
 _BLANK_LINES = re.compile(rb"\n(?:[ \t\r\f\v]*\n)+")
 _MIB = 1 << 20
@@ -69,6 +70,10 @@ def text_files(paths: Sequence[Path]) -> list[Path]:
     """
     files: list[Path] = []
     for path in paths:
+        if (path / UNFINISHED).exists():
+            raise InputError(
+                f"{path}: its formatting is not finished (it has {UNFINISHED}). Start that stage again first."
+            )
         if path.is_dir():
             inside = sorted(
                 file
