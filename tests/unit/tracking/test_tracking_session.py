@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -66,7 +67,9 @@ def test_tensorboard_shows_no_update_twice_after_resumption(tmp_path):
 
 def test_flush_brings_each_file_to_the_disk(tmp_path, monkeypatch):
     synced = []
-    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    monkeypatch.setattr(
+        os, "fsync", lambda descriptor: synced.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+    )
     with open_tracker(tmp_path, TrackingConfig(), first_step=0, last_step=9) as tracker:
         tracker.flush()
     (events,) = (tmp_path / "tensorboard").iterdir()
