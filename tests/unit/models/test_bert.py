@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from bert_pytorch.errors import InputError
+from bert_pytorch.models.attention import AttentionName
 from bert_pytorch.models.bert import BertForPreTraining
 from bert_pytorch.models.inputs import PackedBatch
 from tests.support.packed_batches import random_batch, random_micro_batch, small_config
@@ -165,8 +166,10 @@ def test_recomputing_keeps_fewer_tensors() -> None:
     assert kept[1] < 0.5 * kept[0]
 
 
-def test_dropout_acts_in_training_only() -> None:
-    model = BertForPreTraining(small_config(hidden_dropout_prob=0.5))
+@pytest.mark.parametrize("attention", ["sdpa", "reference"])
+@pytest.mark.parametrize("kind", ["hidden_dropout_prob", "attention_probs_dropout_prob"])
+def test_dropout_acts_in_training_only(kind: str, attention: AttentionName) -> None:
+    model = BertForPreTraining(small_config(**{kind: 0.5}), attention=attention)
     batch = random_batch(LENGTHS)
     assert not torch.equal(model.train().encode(batch), model.encode(batch))
     assert torch.equal(model.eval().encode(batch), model.encode(batch))
