@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from bert_pytorch.models.inputs import PackedBatch
-from bert_pytorch.models.losses import LossTerms
 from torch import nn
 
 from bert_pytorch.data.loader import Update
+from bert_pytorch.models.inputs import PackedBatch
+from bert_pytorch.models.losses import LossTerms
 from bert_pytorch.runtime.device import seed_dropout
 from bert_pytorch.runtime.distributed import World, sync_gradients
 from bert_pytorch.runtime.precision import Precision
