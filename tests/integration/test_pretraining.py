@@ -220,7 +220,7 @@ def test_adamw_bf16_fp16_and_recomputed_activations_train(basics: dict[str, Any]
 def test_gradients_that_stay_infinite_end_the_run_with_advice(
     basics: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bert_pytorch.training.step._total_norm", lambda parameters: torch.tensor(float("inf")))
+    monkeypatch.setattr("bert_pytorch.training.step.global_norm", lambda gradients: torch.tensor(float("inf")).double())
     outcome = pretrain_here(**basics, output_dir=tmp_path / "run", max_steps=100)
     assert outcome.code == 1
     assert "not finite" in outcome.err
