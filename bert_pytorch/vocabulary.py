@@ -6,6 +6,7 @@ neither needs the other for that.
 
 import hashlib
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,7 @@ def _checked(path: Path, tokens: list[str], lowercase: bool) -> Vocabulary:
             "Is this a WordPiece vocabulary?"
         )
     if len(set(tokens)) != len(tokens):
-        repeated = next(token for index, token in enumerate(tokens) if token in tokens[:index])
+        repeated = Counter(tokens).most_common(1)[0][0]
         raise InputError(f"{path}: the token {repeated!r} stands twice. Remove one of its lines.")
     if tokens[0] != SPECIAL_TOKENS[0]:
         raise InputError(

@@ -14,10 +14,12 @@ from typing import NamedTuple
 import numpy as np
 
 from bert_pytorch.errors import InputError
+from bert_pytorch.shards.layouts import UNFINISHED
 
 _BLANK_LINES = re.compile(rb"\n(?:[ \t\r\f\v]*\n)+")
-_MIB = 1 << 20
-_READ_BYTES, _READ_GAP = 4 * _MIB, 64
+SMALLEST_BLOCK, LARGEST_BLOCK = 1 << 20, 32 << 20
+"""Bytes of text in a block where nobody says how many: 1/16 of all, within these limits."""
+_READ_BYTES, _READ_GAP = 4 << 20, 64
 
 
 class DocumentTable(NamedTuple):
@@ -69,6 +71,10 @@ def text_files(paths: Sequence[Path]) -> list[Path]:
     """
     files: list[Path] = []
     for path in paths:
+        if (path / UNFINISHED).exists():
+            raise InputError(
+                f"{path}: its formatting is not finished (it has {UNFINISHED}). Start that stage again first."
+            )
         if path.is_dir():
             inside = sorted(
                 file
@@ -131,7 +137,7 @@ def hold_out(documents: DocumentTable, fraction: float, seed: int) -> tuple[Docu
     return documents.take(np.flatnonzero(~chosen)), documents.take(np.flatnonzero(chosen))
 
 
-def divide(documents: DocumentTable, prefix: str, block_bytes: int, first_number: int = 0) -> list[Block]:
+def divide(documents: DocumentTable, prefix: str, block_bytes: int = 0, first_number: int = 0) -> list[Block]:
     """Divide documents, in order, into blocks of about equal bytes, at most `block_bytes` and one document each.
 
     Args:
@@ -143,9 +149,9 @@ def divide(documents: DocumentTable, prefix: str, block_bytes: int, first_number
     if documents.num_documents == 0:
         return []
     total = documents.num_bytes
-    limit = block_bytes or min(max(total // 16, _MIB), 32 * _MIB)
+    limit = block_bytes or min(max(total // 16, SMALLEST_BLOCK), LARGEST_BLOCK)
     sizes = documents.ends - documents.starts
-    centre = np.cumsum(sizes) - sizes // 2
+    centre = np.cumsum(sizes) - sizes + (sizes - 1) // 2
     share = total / -(-total // limit)
     _, firsts = np.unique(centre // share, return_index=True)
     edges = [*firsts.tolist(), documents.num_documents]

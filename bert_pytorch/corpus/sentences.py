@@ -42,6 +42,7 @@ def prepare_splitter(folder: Path, language: str, sample: Callable[[], Iterable[
         if _has_pretrained(language):
             parameters, origin = PunktTokenizer(language)._params, f"NLTK's pretrained parameters for {language}"
         else:
+            logger.info("learning where sentences end from a sample of the text …")
             parameters, origin = _learn(sample()), "learnt from a sample of this corpus"
         atomic_write_json(path, {"origin": origin, **_to_json(parameters)})
     origin = str(json.loads(path.read_text(encoding="utf-8"))["origin"])

@@ -29,7 +29,8 @@ _ENDINGS: dict[str, Kind] = {
     ".jsonl.gz": "jsonl.gz",
     ".xml.bz2": "wikipedia",
 }
-_UNIT_BYTES = 16 << 20
+STRETCH_BYTES = 1 << 20
+"""JSON lines are divided at the first end of a line after every so many bytes."""
 _LARGEST_DOCUMENT = 4 << 20
 """With `--documents auto`, a larger file is taken for many documents even where it stands among others."""
 
@@ -125,14 +126,10 @@ def plan_units(sources: Sequence[Source], documents: Documents, text_field: str)
         ("text", find_documents(split)),
         ("jsonl", _stretches(lines)),
     ):
-        units += [_unit(len(units) + index, kind, block, text_field) for index, block in enumerate(_divide(table))]
+        units += [_unit(len(units) + index, kind, block, text_field) for index, block in enumerate(divide(table, ""))]
     for path in packed:
         units.append(_unit(len(units), "jsonl.gz", Block("", 0, _whole_files([path])), text_field))
     return units
-
-
-def _divide(table: DocumentTable) -> list[Block]:
-    return divide(table, "", _UNIT_BYTES)
 
 
 def _unit(number: int, kind: str, block: Block, text_field: str) -> Unit:
@@ -151,13 +148,13 @@ def _whole_files(paths: Sequence[Path]) -> DocumentTable:
 
 
 def _stretches(paths: Sequence[Path]) -> DocumentTable:
-    """Cut files at the first end of a line after every MiB."""
+    """Cut files into stretches of whole lines."""
     owners, starts, ends = [], [], []
     for index, path in enumerate(paths):
         size, start = path.stat().st_size, 0
         with path.open("rb") as file:
             while start < size:
-                file.seek(start + (1 << 20))
+                file.seek(start + STRETCH_BYTES)
                 file.readline()
                 end = min(file.tell(), size)
                 owners.append(index)

@@ -59,6 +59,7 @@ def verify(config: VerifyConfig) -> list[Verified]:
         check = _Check(folder)
         results.append(check.run())
         problems += check.problems
+    problems = list(dict.fromkeys(problems))
     if problems:
         more = len(problems) - config.max_problems
         listing = problems[: config.max_problems] + ([f"… and {more} more"] if more > 0 else [])

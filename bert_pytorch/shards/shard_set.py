@@ -1,7 +1,6 @@
 """All shards under one path as one long table of rows."""
 
 import collections
-import itertools
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -84,16 +83,20 @@ class ShardSet:
 
         Raises:
             InputError: if an id has no token in the vocabulary.
+            IndexError: if an index is not in the set.
         """
         indices = np.asarray(indices, np.int64)
+        if len(indices) and not (indices.min() >= 0 and indices.max() < self.num_sequences):
+            raise IndexError(f"rows {indices.min()} to {indices.max()} of a set of {self.num_sequences}")
         owners = np.searchsorted(self._ends, indices, side="right")
         order = np.argsort(owners, kind="stable")
+        cuts = np.flatnonzero(np.diff(owners[order])) + 1
         parts = []
-        for shard, group in itertools.groupby(order, key=lambda place: int(owners[place])):
+        for group in np.split(order, cuts):
+            shard = int(owners[group[0]]) if len(group) else 0
             start = self._ends[shard] - self._headers[shard].num_rows
-            parts.append(self._checked(self._shard(shard).rows(indices[np.fromiter(group, np.int64)] - start), shard))
-        gathered = parts[0] if len(parts) == 1 else _concatenate(parts, self)
-        return _reorder(gathered, order) if len(parts) > 1 else gathered
+            parts.append(self._checked(self._shard(shard).rows(indices[group] - start), shard))
+        return parts[0] if len(parts) == 1 else _reorder(_concatenate(parts, self), order)
 
     def close(self) -> None:
         """Forget all mappings; the next read opens them again."""

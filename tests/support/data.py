@@ -1,4 +1,4 @@
-"""Real data for tests, which the project itself does not ship."""
+"""Where the real data for tests is; the project itself ships none."""
 
 import os
 from pathlib import Path
@@ -6,20 +6,23 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-CANDIDATES = (REPOSITORY.parent / "shared" / "data", Path("/work/shared/data"))
+
+
+def data_folder() -> Path | None:
+    """Return the folder of real data: $BERT_PYTORCH_DATA, else ../shared/data beside the repository; None without."""
+    named = os.environ.get("BERT_PYTORCH_DATA")
+    places = [Path(named)] if named else [REPOSITORY.parent / "shared" / "data", Path("/work/shared/data")]
+    return next((place for place in places if place.is_dir()), None)
 
 
 def shared_data(*parts: str) -> Path:
-    """Return a path under the folder of real data, or skip the test that asks, saying what is missing.
+    """Return a path inside the real data, or skip the test where it is absent."""
+    folder = data_folder()
+    if folder is None or not folder.joinpath(*parts).exists():
+        pytest.skip(f"needs real data: {'/'.join(parts)} (set BERT_PYTORCH_DATA)")
+    return folder.joinpath(*parts)
 
-    The folder is $BERT_PYTORCH_DATA where that is set, else `shared/data` beside the repository.
-    """
-    named = os.environ.get("BERT_PYTORCH_DATA")
-    folders = (Path(named),) if named else CANDIDATES
-    folder = next((folder for folder in folders if folder.is_dir()), None)
-    if folder is None:
-        pytest.skip(f"no folder of real data at {' or '.join(map(str, folders))}; BERT_PYTORCH_DATA names another")
-    path = folder.joinpath(*parts)
-    if not path.exists():
-        pytest.skip(f"the real data has no {path}")
-    return path
+
+def real_texts(folder: str, files: int) -> list[str]:
+    """Return the first texts of one of the folders of documents under `text`."""
+    return [path.read_text(encoding="utf-8") for path in sorted(shared_data("text", folder).glob("*.txt"))[:files]]

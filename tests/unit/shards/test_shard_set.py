@@ -1,0 +1,263 @@
+"""Reading sets: any rows in any order from many files, foreign ones too, and one message for what cannot be read."""
+
+import json
+import os
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from bert_pytorch.errors import InputError
+from bert_pytorch.records import SequenceRows, Vocabulary
+from bert_pytorch.shards import shard_set as shard_set_module
+from bert_pytorch.shards.shard_set import find_shards, open_shards
+from bert_pytorch.shards.statistics import unigram_entropy
+from bert_pytorch.shards.writing import write_shard
+from bert_pytorch.vocabulary import vocabulary_sha256, vocabulary_text
+from tests.support.sequence_rows import WORDS, assert_same_rows, make_rows
+
+
+def split_rows(rows: SequenceRows, start: int, stop: int) -> SequenceRows:
+    masks = rows.static_masks
+    return SequenceRows(
+        rows.input_ids[start:stop],
+        rows.lengths[start:stop],
+        rows.segment_b_starts[start:stop],
+        None if rows.next_sentence_labels is None else rows.next_sentence_labels[start:stop],
+        None if masks is None else type(masks)(*(column[start:stop] for column in masks)),
+    )
+
+
+def write_set(folder: Path, rows: SequenceRows, sizes: list[int], compression: str = "none") -> None:
+    start = 0
+    for index, size in enumerate(sizes):
+        write_shard(folder / f"train_{index}.hdf5", split_rows(rows, start, start + size), {}, compression)  # type: ignore[arg-type]
+        start += size
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip"])
+@pytest.mark.parametrize(("pairs", "slots"), [(True, 0), (False, 0), (True, 5), (False, 5)])
+def test_rows_come_back_in_the_order_asked_for(pairs: bool, slots: int, compression: str, tmp_path: Path) -> None:
+    rows = make_rows(60, 16, pairs, slots)
+    write_set(
+        tmp_path, rows, [3, 1, 5, 2, 7, 4, 9, 6, 8, 1, 10, 4], compression
+    )  # train_10 follows train_9, not train_1
+    shards = open_shards(tmp_path)
+    assert (shards.num_sequences, shards.sequence_length) == (60, 16)
+    assert (shards.has_next_sentence, shards.static) == (pairs, slots > 0)
+    for chosen in (np.arange(60), np.random.default_rng(0).integers(0, 60, 200), np.array([59, 0, 59]), np.array([4])):
+        assert_same_rows(shards.rows(chosen), rows, chosen)
+
+
+def test_what_is_read_may_be_changed_without_changing_the_shard(tmp_path: Path) -> None:
+    write_set(tmp_path, make_rows(4), [4])
+    shards = open_shards(tmp_path)
+    shards.rows(np.arange(4)).input_ids[:] = 0
+    assert shards.rows(np.arange(4)).input_ids.any()
+
+
+def test_no_rows_are_a_possible_choice(tmp_path: Path) -> None:
+    write_set(tmp_path, make_rows(4), [4])
+    rows = open_shards(tmp_path).rows(np.empty(0, np.int64))
+    assert rows.input_ids.shape == (0, 16)
+
+
+def test_a_row_outside_the_set_is_an_error_of_the_caller(tmp_path: Path) -> None:
+    write_set(tmp_path, make_rows(4), [4])
+    for index in (4, -1):
+        with pytest.raises(IndexError):
+            open_shards(tmp_path).rows(np.array([index]))
+
+
+def test_foreign_native_shards_are_read(tmp_path: Path) -> None:
+    rows = make_rows(5)
+    with h5py.File(tmp_path / "anything.hdf5", "w") as file:  # as the fork writes them: gzip, no attributes
+        positions = np.stack([np.zeros(5, int), rows.segment_b_starts - 1, rows.lengths - 1], 1)
+        file.create_dataset("input_ids", data=rows.input_ids, dtype="i4", compression="gzip")
+        file.create_dataset("special_token_positions", data=positions, dtype="i4", compression="gzip")
+        file.create_dataset("next_sentence_labels", data=rows.next_sentence_labels, dtype="i1", compression="gzip")
+    shards = open_shards(tmp_path)
+    assert shards.vocabulary is None
+    assert_same_rows(shards.rows(np.arange(5)), rows, np.arange(5))
+
+
+def test_foreign_nvidia_shards_with_all_slots_used_are_read(tmp_path: Path) -> None:
+    rows = make_rows(6, 16, True, slots=3)
+    assert rows.static_masks is not None
+    assert rows.static_masks.counts[-1] == 3
+    columns = np.arange(16)
+    with h5py.File(tmp_path / "books_training_0.hdf5", "w") as file:
+        inside = columns < rows.lengths[:, None]
+        file.create_dataset("input_ids", data=rows.input_ids, compression="gzip")
+        file.create_dataset("input_mask", data=inside, dtype="i1", compression="gzip")
+        file.create_dataset("segment_ids", data=inside & (columns >= rows.segment_b_starts[:, None]), dtype="i1")
+        file.create_dataset("masked_lm_positions", data=rows.static_masks.positions, dtype="i8")
+        file.create_dataset("masked_lm_ids", data=rows.static_masks.token_ids, dtype="i4")
+        file.create_dataset("next_sentence_labels", data=rows.next_sentence_labels, dtype="i1")
+    assert_same_rows(open_shards(tmp_path).rows(np.arange(6)), rows, np.arange(6))
+
+
+def test_held_out_shards_are_never_trained_on(tmp_path: Path) -> None:
+    for name in ("train_0", "eval_0", "books_test_1", "sub/eval_3", "wiki_training_0"):
+        write_shard(tmp_path / f"{name}.hdf5", make_rows(2), {})
+    assert {path.name for path in find_shards(tmp_path)} == {"train_0.hdf5", "wiki_training_0.hdf5"}
+    assert {path.name for path in find_shards(tmp_path, "eval")} == {"eval_0.hdf5", "books_test_1.hdf5", "eval_3.hdf5"}
+    with pytest.raises(InputError, match="never trained on"):
+        open_shards(tmp_path / "eval_0.hdf5")
+    assert open_shards(tmp_path / "train_0.hdf5", "eval").num_sequences == 2
+
+
+def test_unfinished_files_are_not_shards(tmp_path: Path) -> None:
+    write_shard(tmp_path / ".partial-x-train_1.hdf5", make_rows(2), {})
+    write_shard(tmp_path / "train_0.hdf5", make_rows(2), {})
+    assert open_shards(tmp_path).num_sequences == 2
+
+
+def test_open_files_stay_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shard_set_module, "OPEN_SHARDS", 4)
+    rows = make_rows(40)
+    write_set(tmp_path, rows, [1] * 40)
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    shards = open_shards(tmp_path)
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+    assert_same_rows(shards.rows(np.arange(40)), rows, np.arange(40))
+    assert len(os.listdir("/proc/self/fd")) <= before + 4  # noqa: PTH208
+    shards.close()
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+
+@pytest.mark.parametrize("place", ["encoded/set", "encoded", "."])
+def test_the_vocabulary_is_found_in_the_folder_or_above(place: str, tmp_path: Path) -> None:
+    write_shard(tmp_path / "encoded/set/train_0.hdf5", make_rows(3), {"vocabulary_sha256": vocabulary_sha256(WORDS)})
+    (tmp_path / place / "vocab.txt").write_text(vocabulary_text(WORDS))
+    assert open_shards(tmp_path / "encoded").vocabulary == WORDS
+    assert "vocabulary of 100" in open_shards(tmp_path / "encoded").describe()
+
+
+def test_another_vocabulary_is_refused(tmp_path: Path) -> None:
+    other = Vocabulary((*WORDS.tokens, "more"), lowercase=True)
+    write_shard(
+        tmp_path / "train_0.hdf5", make_rows(3), {"vocabulary_sha256": vocabulary_sha256(WORDS), "lowercase": True}
+    )
+    (tmp_path / "vocab.txt").write_text(vocabulary_text(other))
+    with pytest.raises(InputError, match="made with another vocabulary"):
+        open_shards(tmp_path)
+    assert open_shards(tmp_path, vocabulary=WORDS).vocabulary == WORDS
+    with pytest.raises(InputError, match="lowercase text, but the vocabulary is cased"):
+        open_shards(tmp_path, vocabulary=WORDS._replace(lowercase=False))
+
+
+def test_an_id_outside_the_vocabulary_is_named(tmp_path: Path) -> None:
+    write_shard(tmp_path / "train_0.hdf5", make_rows(30), {})
+    (tmp_path / "vocab.txt").write_text(vocabulary_text(WORDS._replace(tokens=WORDS.tokens[:50])))
+    with pytest.raises(InputError, match=r"found token id 9\d, but the vocabulary has 50 tokens"):
+        open_shards(tmp_path).rows(np.arange(30))
+
+
+def write_bytes(folder: Path, name: str, content: bytes) -> None:
+    (folder / name).write_bytes(content)
+
+
+def make_bad(case: str, folder: Path) -> None:
+    write_shard(folder / "train_0.hdf5", make_rows(4), {})
+    whole = (folder / "train_0.hdf5").read_bytes()
+    rows = make_rows(4)
+    match case:
+        case "truncated":
+            write_bytes(folder, "train_1.hdf5", whole[: len(whole) // 2])
+        case "empty file":
+            write_bytes(folder, "train_1.hdf5", b"")
+        case "not HDF5":
+            write_bytes(folder, "train_1.hdf5", b"\x00garbage" * 99)
+        case "two lengths":
+            write_shard(folder / "long/train_0.hdf5", make_rows(4, 32), {})
+        case "two layouts":
+            write_shard(folder / "static/train_0.hdf5", make_rows(4, slots=2), {})
+        case "two tasks":
+            write_shard(folder / "single/train_0.hdf5", make_rows(4, pairs=False), {})
+        case "two vocabularies":
+            for index in (1, 2):
+                write_shard(folder / f"{index}/train_0.hdf5", make_rows(4), {})
+                write_bytes(folder / str(index), "vocab.txt", vocabulary_text(WORDS).encode() + b"x\n" * index)
+            (folder / "2" / "vocab.txt").write_text(vocabulary_text(WORDS) + "y\n")
+        case "rows disagree":
+            with h5py.File(folder / "train_1.hdf5", "w") as file:
+                file["input_ids"], file["special_token_positions"] = rows.input_ids, np.zeros((3, 3), int)
+                file["next_sentence_labels"] = rows.next_sentence_labels
+        case "no rows":
+            with h5py.File(folder / "train_1.hdf5", "w") as file:
+                file["input_ids"], file["special_token_positions"] = np.zeros((0, 16), int), np.zeros((0, 3), int)
+                file["next_sentence_labels"] = np.zeros(0, int)
+        case "other datasets":
+            with h5py.File(folder / "train_1.hdf5", "w") as file:
+                file["pixels"] = np.zeros(3)
+        case "habana":
+            with h5py.File(folder / "train_1.hdf5", "w") as file:
+                file["input_ids"], file["next_sentence_positions"] = rows.input_ids, np.zeros(4)
+        case "wrong dtype":
+            with h5py.File(folder / "train_1.hdf5", "w") as file:
+                file["input_ids"], file["special_token_positions"] = np.zeros((4, 16), float), np.zeros((4, 3), int)
+                file["next_sentence_labels"] = rows.next_sentence_labels
+        case "unfinished":
+            write_bytes(folder, "unfinished.json", b"{}")
+        case "damaged manifest":
+            write_bytes(folder, "manifest.json", b"{")
+        case "incomplete manifest":
+            write_bytes(folder, "manifest.json", json.dumps({"layout": "native"}).encode())
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        ("truncated", r"train_1.hdf5: not a readable HDF5 file. It seems truncated"),
+        ("empty file", "train_1.hdf5: the file is empty"),
+        ("not HDF5", "train_1.hdf5: not a readable HDF5 file"),
+        ("two lengths", r"more than one sequence length; name one of the folders:\n  - 16: .*\n  - 32: .*long"),
+        ("two layouts", r"more than one layout(?s:.*)static"),
+        ("two tasks", r"more than one task(?s:.*)single"),
+        ("two vocabularies", "more than one vocabulary"),
+        ("rows disagree", "train_1.hdf5: its datasets differ in rows"),
+        ("no rows", "train_1.hdf5: it has no rows"),
+        ("other datasets", "found the datasets pixels; wanted"),
+        ("habana", "Habana's packed layout, which this version does not read"),
+        ("wrong dtype", "input_ids has shape .* of float64, wanted whole numbers"),
+        ("unfinished", "this set is not finished"),
+        ("damaged manifest", "manifest.json: it is not JSON"),
+        ("incomplete manifest", "manifest.json: missing or wrong: .*vocabulary_sha256"),
+    ],
+)
+def test_a_bad_set_gets_one_message(case: str, message: str, tmp_path: Path) -> None:
+    make_bad(case, tmp_path)
+    with pytest.raises(InputError, match=message):
+        open_shards(tmp_path)
+
+
+def test_no_shards_is_said_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no shard .* found. Make some: python -m bert_pytorch.corpus encode"):
+        open_shards(tmp_path)
+    with pytest.raises(InputError, match="no held-out shard"):
+        open_shards(tmp_path, "eval")
+    with pytest.raises(InputError, match="no such file or folder"):
+        open_shards(tmp_path / "nowhere")
+    write_shard(tmp_path / "eval_0.hdf5", make_rows(2), {})
+    with pytest.raises(InputError, match="only held-out shards"):
+        open_shards(tmp_path)
+
+
+@pytest.mark.parametrize("slots", [0, 4])
+@pytest.mark.parametrize("with_vocabulary", [True, False])
+def test_unigram_entropy_is_that_of_the_uncorrupted_words(slots: int, with_vocabulary: bool, tmp_path: Path) -> None:
+    rows = make_rows(50, slots=slots)
+    write_set(tmp_path, rows, [20, 30])
+    if with_vocabulary:
+        (tmp_path / "vocab.txt").write_text(vocabulary_text(WORDS))
+    words: list[int] = []
+    for row in range(50):
+        ids = rows.input_ids[row, : rows.lengths[row]].copy()
+        if rows.static_masks is not None:
+            for slot in range(rows.static_masks.counts[row]):
+                ids[rows.static_masks.positions[row, slot]] = rows.static_masks.token_ids[row, slot]
+        words += [int(token) for token in ids if token not in (2, 3)]
+    shares = [words.count(word) / len(words) for word in set(words)]
+    assert unigram_entropy(open_shards(tmp_path)) == pytest.approx(-sum(p * np.log(p) for p in shares), rel=1e-12)
