@@ -84,19 +84,19 @@ def policy_for(config: MaskingConfig, vocabulary: Vocabulary) -> MaskingPolicy:
     )
 
 
-def sample_keys(seed: int, epoch: int | np.ndarray, sample_indices: np.ndarray) -> np.ndarray:
+def sample_keys(seed: int, epochs: int | np.ndarray, sample_indices: np.ndarray) -> np.ndarray:
     """Derive each sample's key.
 
     Args:
         seed: any integer.
-        epoch: any integer, or int64 (B,), one for each sample.
+        epochs: int64 (B,), the pass over the data that each sample is drawn in, or one for all.
         sample_indices: int64 (B,), indices over the whole set.
 
     Returns:
         uint64 (B,).
     """
     key = _mix(np.array([seed & 0xFFFFFFFFFFFFFFFF], np.uint64))
-    key = _mix(key + np.asarray(epoch, np.int64).astype(np.uint64) * _GOLDEN)
+    key = _mix(key + np.atleast_1d(np.asarray(epochs, np.int64)).astype(np.uint64) * _GOLDEN)
     return _mix(key + np.asarray(sample_indices).astype(np.uint64) * _GOLDEN)
 
 

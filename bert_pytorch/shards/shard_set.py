@@ -1,6 +1,7 @@
 """All shards under one path as one long table of rows."""
 
 import collections
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -27,6 +28,7 @@ class ShardSet:
         self._headers = list(headers)
         self._ends = np.cumsum([header.num_rows for header in headers], dtype=np.int64)
         self._open: collections.OrderedDict[int, OpenShard] = collections.OrderedDict()
+        self._lock = threading.Lock()
         self._source = source
         self.vocabulary = vocabulary
         """Tokens and casing found beside the shards; None for foreign shards without one."""
@@ -101,12 +103,13 @@ class ShardSet:
         self._open.clear()
 
     def _shard(self, index: int) -> OpenShard:
-        if index not in self._open:
-            while len(self._open) >= OPEN_SHARDS:
-                self._open.popitem(last=False)
-            self._open[index] = OpenShard(self._headers[index])
-        self._open.move_to_end(index)
-        return self._open[index]
+        with self._lock:  # the loader's threads read rows side by side
+            if index not in self._open:
+                while len(self._open) >= OPEN_SHARDS:
+                    self._open.popitem(last=False)
+                self._open[index] = OpenShard(self._headers[index])
+            self._open.move_to_end(index)
+            return self._open[index]
 
     def _checked(self, rows: SequenceRows, shard: int) -> SequenceRows:
         if self.vocabulary is not None and rows.input_ids.size:
