@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import nltk
+import nltk.redos
 from nltk.tokenize.punkt import PunktParameters, PunktSentenceTokenizer, PunktTokenizer, PunktTrainer
 
 from bert_pytorch.files import atomic_write_json
@@ -53,6 +54,7 @@ def prepare_splitter(folder: Path, language: str, sample: Callable[[], Iterable[
 @functools.lru_cache(maxsize=1)
 def load_splitter(folder: Path) -> Splitter:
     """Return the splitter whose parameters are in `folder`."""
+    _lift_time_limit()
     content = json.loads((folder / PARAMETERS_FILE).read_text(encoding="utf-8"))
     tokenizer = PunktSentenceTokenizer(_from_json(content))
     return lambda text: list(tokenizer.tokenize(text))
@@ -94,7 +96,17 @@ def _has_pretrained(language: str) -> bool:
     return True
 
 
+def _lift_time_limit() -> None:
+    """Take away NLTK's limit of 5 s for going through one text.
+
+    It guards against patterns that blow up; Punkt's are linear in the text (measured on 0.2 to 1 million full stops and
+    exclamation marks), and whether a long paragraph passes must not depend on how busy the machine is.
+    """
+    nltk.redos.DEFAULT_TIMEOUT = None
+
+
 def _learn(texts: Iterable[str]) -> PunktParameters:
+    _lift_time_limit()
     trainer = PunktTrainer()
     for text in texts:
         trainer.train(text, finalize=False)

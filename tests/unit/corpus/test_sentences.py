@@ -87,6 +87,16 @@ def test_learnt_parameters_split_like_the_ones_in_memory(tmp_path: Path, monkeyp
         assert splitter(text) == list(reference.tokenize(text))
 
 
+def test_a_slow_machine_splits_long_paragraphs_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bert_pytorch.corpus.sentences._has_pretrained", lambda language: False)
+    monkeypatch.setattr("nltk.redos.DEFAULT_TIMEOUT", 0.001)  # stands for 5 s of a busy machine
+    text = "It rained all day long. Nobody went out! " * 20000
+    prepare_splitter(tmp_path, "english", lambda: [text[:200_000]])
+    load_splitter.cache_clear()
+    monkeypatch.setattr("nltk.redos.DEFAULT_TIMEOUT", 0.001)
+    assert " ".join(load_splitter(tmp_path)(text)) == text.strip()
+
+
 def test_parameters_in_the_folder_are_used_again_and_their_origin_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
