@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,6 +38,38 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise
 
 
+@contextlib.contextmanager
+def atomic_files(folder: Path, sign: str) -> Iterator[Path]:
+    """Yield a temporary folder; on success its files are moved into `folder`, else removed and `folder` is as before.
+
+    Other files in `folder` stay.  Readers know a whole set by the file `sign`: it is taken away first
+    and comes last.
+
+    Args:
+        folder: made where it does not exist.
+        sign: name of one of the files.
+    """
+    was_there = folder.is_dir()
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=folder))
+    try:
+        yield temporary
+        written = sorted(temporary.iterdir(), key=lambda path: path.name == sign)
+        for path in written:
+            path.chmod(0o666 & ~_umask())
+            _sync(path)
+        (folder / sign).unlink(missing_ok=True)
+        _sync(folder)
+        for path in written:
+            path.replace(folder / path.name)
+        _sync(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if not was_there:
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # only an empty folder goes, one that holds nothing because of a failure
+
+
 def atomic_write_text(path: Path, text: str) -> None:
     """Write UTF-8 `text` to `path` atomically."""
     with atomic_path(path) as temporary:
@@ -51,7 +84,10 @@ def atomic_write_json(path: Path, value: Any) -> None:
 def remove_partial_files(folder: Path) -> None:
     """Remove what killed writers left directly in `folder`; call it only while holding the folder's lock."""
     for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
-        path.unlink(missing_ok=True)
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def sha256_of(path: Path) -> str:

@@ -24,7 +24,7 @@ class DataPosition(NamedTuple):
     epoch: int
     """Passes over the data that are complete."""
     samples: int
-    """Sequences of the current epoch that were trained on, over all ranks."""
+    """Sequences trained on since the phase began, over all epochs and ranks."""
 
 
 class Weights(NamedTuple):
@@ -59,6 +59,8 @@ class Checkpoint(NamedTuple):
     """Updates done, phases added up; the N of `ckpt_{N}.pt`."""
     phase: int
     """1 for the first phase."""
+    phase_start: int
+    """Updates done before this phase."""
     phase_end: bool
     """Whether this is the last update of its phase; such files are never rotated away."""
     data_position: DataPosition
@@ -147,6 +149,7 @@ _WEIGHTS = {
 _TRAINING = {
     "step": ("a whole number >= 0", _is_count),
     "phase": ("a whole number >= 0", _is_count),
+    "phase_start": ("a whole number >= 0", _is_count),
     "phase_end": ("true or false", lambda value: isinstance(value, bool)),
     "data_position": ("a dict of seed, epoch and samples, each a whole number >= 0", _is_position),
     "optimizer": ("an optimizer's state dict", _is_optimizer),

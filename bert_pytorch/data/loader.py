@@ -16,7 +16,7 @@ from bert_pytorch.data.masking import MaskingPolicy, sample_keys
 from bert_pytorch.data.packing import masked_batch
 from bert_pytorch.data.sampling import micro_batch_slices, samples_at
 from bert_pytorch.records import CLS_TOKEN, IGNORED_LABEL, MASK_TOKEN, PAD_TOKEN, SEP_TOKEN, MicroBatch, Vocabulary
-from bert_pytorch.shards.reader import ShardSet
+from bert_pytorch.shards.shard_set import ShardSet
 
 EVALUATION_SEED = 0
 """Held-out masks depend on nothing a run may choose, so that losses of different runs compare."""

@@ -1,6 +1,5 @@
 """The front door of pretraining: read the configuration, join the other ranks, then train, evaluate or only look."""
 
-import logging
 import sys
 
 import torch
@@ -12,6 +11,7 @@ from bert_pytorch.pretraining.dry_run import describe_run
 from bert_pytorch.pretraining.evaluate_only import evaluate_only
 from bert_pytorch.pretraining.run import pretrain
 from bert_pytorch.runtime.distributed import World, discover_world
+from bert_pytorch.tracking.console import console_log
 
 PROGRAM = "run_pretraining.py"
 DESCRIPTION = "Pretrain a BERT on shards of your own text. A second start in the same --output_dir continues the run."
@@ -32,13 +32,13 @@ def main() -> int:
 def _run(resolved: Resolved[PretrainingConfig], world: World) -> int:
     config = resolved.settings
     torch.set_flush_denormal(True)
-    logging.basicConfig(level=logging.INFO if world.is_first else logging.ERROR, format="%(message)s", stream=sys.stdout)
     if config.dry_run:
         if world.is_first:
             sys.stdout.write(describe_run(resolved, world.size))
         return EXIT_DONE
     if config.max_steps == 0:
-        evaluate_only(config, world)
+        with console_log(None, rank=world.rank):
+            evaluate_only(config, world)
         return EXIT_DONE
     reason = pretrain(resolved, world)
     return EXIT_STOPPED if reason in ("signal", "time_limit") else EXIT_DONE

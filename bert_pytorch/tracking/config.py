@@ -32,3 +32,13 @@ class TrackingConfig(Settings):
                 f"log_prefix: found {self.log_prefix!r}, wanted the start of a file name without '/': "
                 "its files go into --output_dir."
             )
+
+    def logs(self, step: int, *, first_step: int, last_step: int) -> bool:
+        """Whether an update has a row; the same answer on every rank.
+
+        Args:
+            step: updates done after it, phases added up.
+            first_step: updates done when the session began.
+            last_step: updates done when the session will end.
+        """
+        return step % self.log_interval == 0 or step in (first_step + 1, last_step)

@@ -1,11 +1,5 @@
-"""The one door of this room: `open_tracker` gives the loop a `Tracker`, on rank 0 one that writes everything.
+"""The one door of this room: what the training loop tells, row by row, and all it knows about who listens."""
 
-Several places receive the same rows; each is a `Tracker` of its own, and `_AllOf` hands every row to each.
-"""
-
-import logging
-from collections.abc import Callable, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 

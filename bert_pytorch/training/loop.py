@@ -41,24 +41,22 @@ class Limits:
     """Updates done before this phase."""
     last_step: int
     """Updates done when this phase is finished, phases added up."""
-    session_end: int | None
-    """Updates done when this session is over, or None for no limit."""
-    checkpoint_interval: int | None
-    """Updates between checkpoints, or None to write none."""
-    eval_interval: int | None
-    """Updates between evaluations, or None to evaluate only at the ends of a phase."""
+    session_end: int
+    """Updates done when this session is over: `last_step`, or earlier by a session limit."""
+    checkpoint_interval: int
+    """Updates between checkpoints."""
+    eval_interval: int
+    """Updates between evaluations; 0 to evaluate only at the ends of a phase."""
 
     def reached(self, step: int) -> EndReason | None:
         """Return why to end after `step` updates, or None to go on."""
         if step >= self.last_step:
             return "finished"
-        if self.session_end is not None and step >= self.session_end:
-            return "session_limit"
-        return None
+        return "session_limit" if step >= self.session_end else None
 
-    def due(self, step: int, interval: int | None) -> bool:
+    def due(self, step: int, interval: int) -> bool:
         """Whether something that happens every `interval` updates of this phase happens now."""
-        return interval is not None and (step - self.phase_start) % interval == 0
+        return interval > 0 and (step - self.phase_start) % interval == 0
 
 
 @dataclass(frozen=True)
@@ -73,28 +71,33 @@ class TrainingRun:
     sequences_per_update: int
     evaluate: Callable[[int], EvalRow | None] | None
     """Held-out losses after `step` updates; None without a held-out set."""
-    save: Callable[[Progress], None]
+    save: Callable[[Progress], None] | None
+    """Write a checkpoint; None to write none."""
     tracker: Tracker
     clock: StepClock
     stop: StopRequests
     limits: Limits
     progress: Progress
+    logs: Callable[[int], bool]
+    """Whether an update has a row of metrics."""
     peak_memory_gib: Callable[[], float]
 
 
 def train(run: TrainingRun) -> EndReason:
     """Take updates until the phase is finished, the session is over or a stop is asked for; then save and say why."""
-    if run.limits.reached(run.progress.step) != "finished" and run.progress.step == run.limits.phase_start:
-        _evaluate(run)
+    first_step = run.progress.step
     try:
+        if first_step == run.limits.phase_start:
+            _evaluate(run)
+        run.clock.restart()
         reason = _take_updates(run)
+        if reason in ("finished", "session_limit") and not run.limits.due(run.progress.step, run.limits.eval_interval):
+            _evaluate(run)
+        if run.progress.step > first_step and not run.limits.due(run.progress.step, run.limits.checkpoint_interval):
+            _save(run)
     except BaseException:
         run.tracker.end(_end_row(run, "failed"))
         raise
-    if reason in ("finished", "session_limit") and not run.limits.due(run.progress.step, run.limits.eval_interval):
-        _evaluate(run)
-    if not run.limits.due(run.progress.step, run.limits.checkpoint_interval):
-        _save(run)
     run.tracker.end(_end_row(run, reason))
     return reason
 
@@ -118,7 +121,8 @@ def _take_updates(run: TrainingRun) -> EndReason:
             continue
         skips_in_a_row = 0
         progress.step = step
-        run.tracker.train(_train_row(run, update, outcome, rates, learning_rate))
+        if run.logs(step):
+            run.tracker.train(_train_row(run, update, outcome, rates, learning_rate))
         if limits.due(step, limits.eval_interval):
             _evaluate(run)
         if limits.due(step, limits.checkpoint_interval):
@@ -147,7 +151,10 @@ def _evaluate(run: TrainingRun) -> None:
 
 
 def _save(run: TrainingRun) -> None:
+    if run.save is None:
+        return
     with run.clock.excluded():
+        run.tracker.flush()  # every row up to a checkpoint is on disk before the checkpoint is
         run.save(run.progress)
 
 
@@ -172,9 +179,5 @@ def _train_row(
 
 
 def _end_row(run: TrainingRun, reason: EndReason) -> EndRow:
-    return EndRow(
-        reason=reason,
-        step=run.progress.step,
-        train_seconds=run.clock.train_seconds,
-        tokens_per_second=run.clock.tokens_per_second,
-    )
+    totals = run.clock.totals()
+    return EndRow(reason, run.progress.step, totals.train_seconds, totals.tokens_per_second)

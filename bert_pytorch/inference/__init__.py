@@ -1,0 +1,1 @@
+"""Using what was trained: from a checkpoint and text to predictions."""

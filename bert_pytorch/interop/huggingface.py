@@ -1,0 +1,150 @@
+"""Hugging Face directories, in and out, without importing `transformers`.
+
+Out: `config.json`, `model.safetensors`, `vocab.txt`, `tokenizer.json`, `tokenizer_config.json`, as `transformers` opens
+them with no missing and no unexpected names.  In: such a directory, or an older one with `pytorch_model.bin`, with or
+without heads; names are brought to ours, which are Hugging Face's current ones without the tied decoder.
+"""
+
+import json
+import logging
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from bert_pytorch.errors import InputError
+from bert_pytorch.files import atomic_files, atomic_write_json
+from bert_pytorch.interop.matching import LoadedWeights, matched
+from bert_pytorch.models.bert import padded_vocab_size
+from bert_pytorch.models.config import ModelConfig, load_model_config, to_huggingface
+from bert_pytorch.records import PAD_TOKEN, Vocabulary
+from bert_pytorch.tokenization.tokenizer import tokenizer_from_vocabulary
+from bert_pytorch.vocabulary import read_vocabulary
+
+logger = logging.getLogger(__name__)
+
+CONFIG, SAFETENSORS, PICKLED = "config.json", "model.safetensors", "pytorch_model.bin"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+
+WORD_EMBEDDINGS, SEGMENTS = "bert.embeddings.word_embeddings.weight", "bert.embeddings.token_type_embeddings.weight"
+DECODER, DECODER_BIAS, BIAS = "cls.predictions.decoder.weight", "cls.predictions.decoder.bias", "cls.predictions.bias"
+
+OLD_NAMES = (
+    (r"^module\.", ""),  # saved from inside DistributedDataParallel
+    (r"^(embeddings|encoder|pooler)\.", r"bert.\1."),  # BertModel alone
+    (r"LayerNorm\.gamma$", "LayerNorm.weight"),  # TensorFlow's names, in files of 2018 and 2019
+    (r"LayerNorm\.beta$", "LayerNorm.bias"),
+)
+BUFFERS = ("bert.embeddings.position_ids", "bert.embeddings.token_type_ids")
+
+
+def export_huggingface(
+    folder: Path, state_dict: Mapping[str, Tensor], config: ModelConfig, vocabulary: Vocabulary
+) -> None:
+    """Write a directory that `transformers` opens; `config.json` appears in it last, when all the rest is whole.
+
+    A model without segment embeddings gets one of zeros, because `transformers` looks a segment up in any case.
+
+    Args:
+        folder: made where needed; an earlier export in it is replaced, other files stay.
+        state_dict: of `BertForPreTraining`; padding rows of the vocabulary are left out.
+        config: its shape.
+        vocabulary: its tokens and casing.
+    """
+    vocab_size = len(vocabulary.tokens)
+    tensors = {name: tensor.detach().cpu() for name, tensor in state_dict.items()}
+    tensors[WORD_EMBEDDINGS] = tensors[WORD_EMBEDDINGS][:vocab_size]
+    tensors.setdefault(SEGMENTS, torch.zeros(1, config.hidden_size))
+    with atomic_files(folder, sign=CONFIG) as temporary:
+        contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        # Not save_file: what the operating system refuses (a full disk) would come as the library's own error.
+        (temporary / SAFETENSORS).write_bytes(save(contiguous, metadata={"format": "pt"}))
+        tokenizer_from_vocabulary(vocabulary).save(temporary)
+        settings = json.loads((temporary / TOKENIZER_CONFIG).read_text(encoding="utf-8"))
+        settings["model_max_length"] = config.max_position_embeddings
+        atomic_write_json(temporary / TOKENIZER_CONFIG, settings)
+        atomic_write_json(temporary / CONFIG, to_huggingface(config, vocab_size, vocabulary.id_of(PAD_TOKEN)))
+
+
+def load_huggingface(folder: Path) -> LoadedWeights:
+    """Read a Hugging Face directory of a BERT.
+
+    Whether there is a next-sentence head is told by the weights. Rows of the word embedding past the vocabulary stand
+    for no token and are left out.
+
+    Raises:
+        InputError: if files are missing or damaged, or weights of the encoder are missing or of a wrong shape.
+        ConfigError: if `config.json` describes another architecture.
+    """
+    if not (folder / CONFIG).is_file():
+        raise InputError(f"{folder}: found no {CONFIG} in it; wanted a Hugging Face directory of a BERT.")
+    config = load_model_config(folder)
+    vocabulary = read_vocabulary(folder)
+    found = _our_names(_read_tensors(folder), folder)
+    if WORD_EMBEDDINGS not in found:
+        raise InputError(f"{folder}: its weights have no {WORD_EMBEDDINGS}; wanted a BERT.")
+    vocab_size = len(vocabulary.tokens)
+    _fit_rows(found, vocab_size, folder)
+    config = config.model_copy(
+        update={
+            "next_sentence": any(name.startswith("bert.pooler.") for name in found),
+            "vocab_size": vocab_size,
+            "lowercase": vocabulary.lowercase,
+        }
+    )
+    return matched(found, config, vocabulary, str(folder))
+
+
+def _our_names(tensors: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:
+    """Rename to our names, convert to float32 and check that the decoder is the word embedding."""
+    renamed: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        for pattern, replacement in OLD_NAMES:
+            name = re.sub(pattern, replacement, name)
+        if name not in BUFFERS:
+            renamed[name] = tensor.float()
+    for copy, original in ((DECODER, WORD_EMBEDDINGS), (DECODER_BIAS, BIAS)):
+        duplicate = renamed.pop(copy, None)
+        if duplicate is not None and not torch.equal(renamed.setdefault(original, duplicate), duplicate):
+            raise InputError(
+                f"{folder}: {copy} differs from {original}; in the BERT of this project the decoder is the embedding."
+            )
+    return renamed
+
+
+def _fit_rows(tensors: dict[str, Tensor], vocab_size: int, folder: Path) -> None:
+    """Give the word embedding our number of rows, and the decoder's bias one entry for each token."""
+    words = tensors[WORD_EMBEDDINGS]
+    if len(words) < vocab_size:
+        raise InputError(f"{folder}: the vocabulary has {vocab_size} tokens, the word embedding {len(words)} rows.")
+    if len(words) > vocab_size:
+        logger.warning("%s: rows %d to %d stand for no token: left out.", folder, vocab_size, len(words) - 1)
+    padded = words.new_zeros(padded_vocab_size(vocab_size), *words.shape[1:])
+    padded[:vocab_size] = words[:vocab_size]
+    tensors[WORD_EMBEDDINGS] = padded
+    if BIAS in tensors:
+        tensors[BIAS] = tensors[BIAS][:vocab_size]
+
+
+def _read_tensors(folder: Path) -> dict[str, Tensor]:
+    if (folder / SAFETENSORS).is_file():
+        try:
+            return load_file(folder / SAFETENSORS)
+        except safetensors.SafetensorError as error:
+            raise InputError(f"{folder / SAFETENSORS}: it is cut off or damaged ({error}). Fetch it again.") from None
+    path = folder / PICKLED
+    if not path.is_file():
+        raise InputError(f"{folder}: found neither {SAFETENSORS} nor {PICKLED} in it.")
+    try:
+        values = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        reason = str(error).splitlines()[0] if str(error) else "it ends too early"
+        raise InputError(f"{path}: it cannot be read as plain weights ({reason}).") from None
+    if not isinstance(values, dict) or not all(isinstance(tensor, Tensor) for tensor in values.values()):
+        raise InputError(f"{path}: it holds something other than named tensors; wanted a state dict.")
+    return values

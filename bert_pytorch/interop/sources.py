@@ -1,0 +1,81 @@
+"""Where a model can come from: one of our checkpoints, a run's output folder, or a Hugging Face directory."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from pydantic import ValidationError
+
+from bert_pytorch.checkpoints.format import weights_from_dict
+from bert_pytorch.checkpoints.reading import load_checkpoint
+from bert_pytorch.checkpoints.store import CheckpointStore
+from bert_pytorch.config.settings import problems_of
+from bert_pytorch.errors import InputError
+from bert_pytorch.interop.huggingface import CONFIG, load_huggingface
+from bert_pytorch.interop.matching import LoadedWeights, matched
+from bert_pytorch.models.attention import AttentionName
+from bert_pytorch.models.bert import BertForPreTraining
+from bert_pytorch.models.config import ModelConfig
+from bert_pytorch.records import Vocabulary
+
+CHECKPOINTS, EXPORTED = "pretrain_ckpts", "model"
+
+
+class LoadedModel(NamedTuple):
+    """A model ready to use (in evaluation mode) and its vocabulary."""
+
+    model: BertForPreTraining
+    vocabulary: Vocabulary
+    missing: tuple[str, ...]
+    """Weights of heads that the source does not have; they stand at their initial values."""
+
+
+def load_source(source: Path) -> LoadedWeights:
+    """Read the weights of a pretrained model.
+
+    Args:
+        source: `ckpt_N.pt`; a run's output folder, of which the newest good checkpoint is taken, or its `model/` where
+            there is none; a folder of `ckpt_N.pt`; or a Hugging Face directory.
+
+    Raises:
+        InputError: if it is none of these, or damaged.
+        ConfigError: if its configuration describes another architecture.
+    """
+    if not source.exists():
+        raise InputError(f"{source}: there is no such checkpoint. Check the spelling of the path.")
+    if source.is_file():
+        return _own(load_checkpoint(source), source)
+    if (source / CONFIG).is_file():
+        return load_huggingface(source)
+    for folder in (source / CHECKPOINTS, source):
+        newest = CheckpointStore(folder, keep_last=1).load_newest()
+        if newest is not None:
+            return _own(newest.state, newest.path)
+    if (source / EXPORTED / CONFIG).is_file():
+        return load_huggingface(source / EXPORTED)
+    raise InputError(
+        f"{source}: found no model in this folder; wanted {CHECKPOINTS}/ckpt_N.pt or {EXPORTED}/ (a run's output "
+        f"folder), or {CONFIG} (a Hugging Face directory)."
+    )
+
+
+def load_model(source: Path, attention: AttentionName = "auto") -> LoadedModel:
+    """Build the model of a source; what `load_source` says about it holds here too."""
+    weights = load_source(source)
+    vocab_size = len(weights.vocabulary.tokens)
+    if weights.missing:
+        model = BertForPreTraining(weights.config, vocab_size, attention)
+    else:
+        with torch.device("meta"):  # nothing is drawn that the loaded weights would overwrite
+            model = BertForPreTraining(weights.config, vocab_size, attention)
+    model.load_state_dict(weights.state_dict, strict=not weights.missing, assign=not weights.missing)
+    return LoadedModel(model.eval(), weights.vocabulary, weights.missing)
+
+
+def _own(state: dict[str, object], path: Path) -> LoadedWeights:
+    weights = weights_from_dict(state, str(path))
+    try:
+        config = ModelConfig.model_validate(weights.model_config)
+    except ValidationError as error:
+        raise InputError(f"{path}: its model_config is not one: {' '.join(problems_of(error, ModelConfig))}") from None
+    return matched(weights.model, config, weights.tokenizer_vocabulary(), str(path))

@@ -1,0 +1,80 @@
+"""How large a model is and what a step of it needs, by formula: for `--dry_run`, before anything is built."""
+# T packed tokens of a micro-batch, M masked ones, H hidden, I intermediate, V vocabulary
+
+from typing import NamedTuple
+
+from bert_pytorch.models.bert import padded_vocab_size
+from bert_pytorch.models.config import ModelConfig
+
+
+class MemoryEstimate(NamedTuple):
+    """Bytes on one device, by what they are for."""
+
+    parameters: int
+    """Weights in float32, with the vocabulary's padding rows."""
+    gradients: int
+    """As many again."""
+    optimizer_state: int
+    """Moments in float32."""
+    activations: int
+    """What the backward pass of one micro-batch keeps, and its score matrices."""
+
+    @property
+    def total(self) -> int:
+        """All of it; the allocator's slack and the device's own libraries (about 1 GiB on a GPU) come on top."""
+        return sum(self)
+
+
+def num_parameters(config: ModelConfig, vocab_size: int | None = None) -> int:
+    """Count parameters as the papers do, without the padding rows of the vocabulary; the tied decoder counts once."""
+    hidden, inner, vocab = config.hidden_size, config.intermediate_size, vocab_size or config.vocab_size
+    square, norm = hidden * hidden + hidden, 2 * hidden
+    embeddings = (vocab + config.max_position_embeddings + config.type_vocab_size) * hidden + norm
+    attention = 4 * square + norm
+    feed_forward = (hidden * inner + inner) + (inner * hidden + hidden) + norm
+    masked_token_head = square + norm + vocab
+    next_sentence = square + 2 * hidden + 2 if config.next_sentence else 0
+    return embeddings + config.num_hidden_layers * (attention + feed_forward) + masked_token_head + next_sentence
+
+
+def memory_estimate(
+    config: ModelConfig,
+    vocab_size: int | None = None,
+    *,
+    tokens: int,
+    masked_tokens: int,
+    optimizer_state_copies: int = 2,
+    bytes_per_value: int = 4,
+    checkpoint_activations: bool = False,
+) -> MemoryEstimate:
+    """Estimate what training needs on one device.
+
+    Args:
+        config: shape of the model.
+        vocab_size: V of the corpus, where it is not the configuration's.
+        tokens: T of the largest micro-batch.
+        masked_tokens: M of the largest micro-batch.
+        optimizer_state_copies: numbers kept per parameter, 2 for LAMB and AdamW.
+        bytes_per_value: of activations, 2 under fp16 or bf16 autocast.
+        checkpoint_activations: whether layers are computed again in the backward pass.
+    """
+    vocab = vocab_size or config.vocab_size
+    padding = (padded_vocab_size(vocab) - vocab) * config.hidden_size
+    parameters = 4 * (num_parameters(config, vocab) + padding)
+    hidden, inner, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
+    dropped = 2 * hidden if config.hidden_dropout_prob else 0  # a GPU keeps masks of one byte, a CPU of four
+    # Kept by one layer for each token: input, queries, keys, values, attended twice, both LayerNorm inputs, the first
+    # one's output; and the feed-forward layer before and after its activation.  Then its joined weights.
+    layer = tokens * (9 * hidden + 2 * inner + dropped) + 3 * hidden * hidden
+    kept = layers * tokens * hidden + layer if checkpoint_activations else layers * layer
+    embeddings = tokens * (hidden + dropped // 2)
+    head = masked_tokens * 5 * hidden
+    # Scores and log-probabilities forward; log-probabilities and two gradients backward.  In float32, whatever
+    # precision the rest has.
+    scores = 3 * 4 * masked_tokens * padded_vocab_size(vocab)
+    return MemoryEstimate(
+        parameters=parameters,
+        gradients=parameters,
+        optimizer_state=optimizer_state_copies * parameters,
+        activations=bytes_per_value * (kept + embeddings + head) + scores,
+    )

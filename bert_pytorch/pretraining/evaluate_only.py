@@ -1,0 +1,77 @@
+"""`--max_steps 0`: held-out losses of given weights, and nothing else."""
+
+import logging
+
+from bert_pytorch.data.loader import EvaluationLoader
+from bert_pytorch.errors import InputError
+from bert_pytorch.interop.sources import load_model
+from bert_pytorch.pretraining.config import PretrainingConfig
+from bert_pytorch.pretraining.parts import batch_maker, check_fit
+from bert_pytorch.runtime.device import choose_device
+from bert_pytorch.runtime.distributed import World
+from bert_pytorch.runtime.precision import choose_precision
+from bert_pytorch.runtime.stopping import StopRequests
+from bert_pytorch.shards.shard_set import open_shards
+from bert_pytorch.shards.statistics import unigram_entropy
+from bert_pytorch.tracking.records import EvalRow
+from bert_pytorch.training.evaluation import evaluate
+
+logger = logging.getLogger(__name__)
+
+
+def evaluate_only(config: PretrainingConfig, world: World) -> EvalRow | None:
+    """Log and return the held-out losses of `--init_checkpoint` on `--eval_dir`; None if stopped on the way.
+
+    Raises:
+        InputError: if weights and data do not belong together.
+    """
+    assert config.init_checkpoint is not None
+    assert config.eval_dir is not None
+    device = choose_device(config, world.local_rank).device
+    world.connect(device)
+    stop = StopRequests()
+    stop.listen()
+    try:
+        given = load_model(config.init_checkpoint, config.attention)
+        held_out = open_shards(config.eval_dir, "eval")
+        if held_out.vocabulary not in (None, given.vocabulary):
+            raise InputError(
+                f"{config.eval_dir}: its vocabulary is not that of {config.init_checkpoint}; losses over different "
+                "vocabularies do not compare. Encode the text with the checkpoint's vocabulary: --vocab_file"
+            )
+        if any(name.startswith("cls.predictions.") for name in given.missing):
+            raise InputError(
+                f"{config.init_checkpoint}: it is an encoder without a masked-LM head, so that there is no loss to evaluate. "
+                "Pretrain it further first: --init_checkpoint with --max_steps above 0."
+            )
+        model_config = given.model.config
+        next_sentence = model_config.next_sentence and held_out.has_next_sentence and not given.missing
+        check_fit(model_config.model_copy(update={"next_sentence": next_sentence}), held_out, config.eval_dir)
+        loader = EvaluationLoader(
+            batch_maker(held_out, given.vocabulary, config, next_sentence=next_sentence),
+            batch_size=config.local_batch_size,
+            rank=world.rank,
+            world_size=world.size,
+        )
+        row = evaluate(
+            given.model.to(device),
+            loader,
+            step=0,
+            world=world,
+            device=device,
+            precision=choose_precision(config, device),
+            stop_requested=lambda: stop.reason() is not None,
+        )
+    finally:
+        world.disconnect()
+    if row is not None:
+        logger.info(
+            "held-out mlm_loss %.4f nats a masked token (unigram entropy %.4f), mlm_accuracy %.4f, nsp_accuracy %s, over %d "
+            "masked tokens",
+            row.mlm_loss,
+            unigram_entropy(held_out),
+            row.mlm_accuracy,
+            "none" if row.nsp_accuracy is None else f"{row.nsp_accuracy:.4f}",
+            row.masked_tokens,
+        )
+    return row

@@ -1,0 +1,123 @@
+"""What a run is built on: the shards and vocabulary it reads, and the shape of its model."""
+
+import logging
+from pathlib import Path
+from typing import NamedTuple
+
+from bert_pytorch.data.masking import policy_for
+from bert_pytorch.data.loader import BatchMaker
+from bert_pytorch.errors import ConfigError, InputError
+from bert_pytorch.models.config import ModelConfig, load_model_config
+from bert_pytorch.pretraining.config import PretrainingConfig
+from bert_pytorch.records import Vocabulary
+from bert_pytorch.shards.shard_set import ShardSet, find_shards, open_shards
+from bert_pytorch.tokenization.tokenizer import load_tokenizer
+
+logger = logging.getLogger(__name__)
+
+
+class Corpus(NamedTuple):
+    """The data of a run."""
+
+    training: ShardSet
+    evaluation: ShardSet | None
+    """None where there is no held-out part."""
+    vocabulary: Vocabulary
+
+
+def open_corpus(config: PretrainingConfig) -> Corpus:
+    """Open training and held-out shards and settle the vocabulary.
+
+    Raises:
+        InputError: if shards are missing, damaged, or of different vocabularies.
+    """
+    assert config.input_dir is not None
+    training = open_shards(config.input_dir, "train")
+    logger.info("training data: %s", training.describe())
+    evaluation = open_evaluation(config)
+    if evaluation is None:
+        logger.info("held-out data: none (no eval_*.hdf5 beside the training shards; --eval_dir names others)")
+    else:
+        logger.info("held-out data: %s", evaluation.describe())
+    vocabulary = settle_vocabulary(config.vocab_file, training, config.input_dir)
+    if evaluation is not None and evaluation.vocabulary not in (None, vocabulary):
+        raise InputError(
+            f"{config.eval_dir or config.input_dir}: the held-out shards were written with another vocabulary than the "
+            f"training shards in {config.input_dir}. Encode both with one vocabulary."
+        )
+    return Corpus(training, evaluation, vocabulary)
+
+
+def open_evaluation(config: PretrainingConfig) -> ShardSet | None:
+    """Open `--eval_dir`, or the held-out part of `--input_dir` where it has one."""
+    if config.eval_dir is not None:
+        return open_shards(config.eval_dir, "eval")
+    assert config.input_dir is not None
+    return open_shards(config.input_dir, "eval") if find_shards(config.input_dir, "eval") else None
+
+
+def settle_vocabulary(vocab_file: Path | None, shards: ShardSet, where: Path) -> Vocabulary:
+    """Return the vocabulary: the corpus folder's own unless `--vocab_file` overrides it.
+
+    Raises:
+        InputError: if there is neither.
+    """
+    if vocab_file is not None:
+        return load_tokenizer(vocab_file).vocabulary
+    if shards.vocabulary is None:
+        raise InputError(
+            f"{where}: the shards come without a vocabulary (no vocab.txt or tokenizer.json beside them). "
+            "Name the one they were written with: --vocab_file vocab.txt"
+        )
+    return shards.vocabulary
+
+
+def pick_model_config(config: PretrainingConfig, saved: ModelConfig | None) -> ModelConfig:
+    """Return the shape of the model: `--model_config_file`, else that of the checkpoint that is carried on or begun from.
+
+    Raises:
+        ConfigError: if there is neither.
+    """
+    if config.model_config_file is not None:
+        return load_model_config(config.model_config_file)
+    if saved is None:
+        problem = "it is missing: name a shipped model (bert_base_uncased) or a JSON file of your own."
+        raise ConfigError("--model_config_file", [problem])
+    return saved
+
+
+def for_vocabulary(model_config: ModelConfig, vocabulary: Vocabulary) -> ModelConfig:
+    """Return the configuration with the corpus's vocabulary size and casing, telling what that changes."""
+    size = len(vocabulary.tokens)
+    if model_config.vocab_size != size:
+        logger.info("vocab_size: %d (the corpus's vocabulary; the model configuration says %d)", size, model_config.vocab_size)
+    if model_config.lowercase not in (None, vocabulary.lowercase):
+        wanted, found = ("lower-cased", "cased") if model_config.lowercase else ("cased", "lower-cased")
+        logger.warning("the model configuration is meant for %s text, the corpus is %s; the corpus counts", wanted, found)
+    return model_config.model_copy(update={"vocab_size": size, "lowercase": vocabulary.lowercase})
+
+
+def check_fit(model_config: ModelConfig, shards: ShardSet, where: Path) -> None:
+    """Refuse shards that the model cannot learn from.
+
+    Raises:
+        ConfigError: naming every misfit.
+    """
+    problems = []
+    if shards.sequence_length > model_config.max_position_embeddings:
+        problems.append(
+            f"its sequences have {shards.sequence_length} tokens, the model has {model_config.max_position_embeddings} "
+            "positions (max_position_embeddings); encode shorter ones, or choose a model with more."
+        )
+    if model_config.next_sentence and not shards.has_next_sentence:
+        problems.append(
+            "it has no next-sentence labels, which this model learns from; encode with --next_seq_prob 0.5, or choose a "
+            'model configuration with "next_sentence": false.'
+        )
+    if problems:
+        raise ConfigError(str(where), problems)
+
+
+def batch_maker(shards: ShardSet, vocabulary: Vocabulary, config: PretrainingConfig, *, next_sentence: bool) -> BatchMaker:
+    """Return what turns rows of a set into masked micro-batches."""
+    return BatchMaker(shards, vocabulary, policy_for(config, vocabulary), next_sentence=next_sentence)

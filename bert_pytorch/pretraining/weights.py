@@ -1,0 +1,54 @@
+"""Starting from given weights: `--init_checkpoint`."""
+
+import logging
+from pathlib import Path
+
+from bert_pytorch.errors import ConfigError
+from bert_pytorch.interop.sources import load_source
+from bert_pytorch.models.bert import BertForPreTraining
+from bert_pytorch.records import Vocabulary
+
+logger = logging.getLogger(__name__)
+
+HEADS = ("cls.", "bert.pooler.")
+"""Parts that an encoder may come without, and that a run may do without."""
+
+
+def load_initial_weights(model: BertForPreTraining, path: Path, vocabulary: Vocabulary) -> None:
+    """Put the weights in `path` into `model`; heads that it lacks keep their initial values, which is told.
+
+    Args:
+        model: on the CPU, initialised.
+        path: a ckpt_N.pt, a run's output folder, or a Hugging Face folder.
+        vocabulary: of the corpus; the weights must have been trained with the same.
+
+    Raises:
+        ConfigError: if the weights are of another shape or vocabulary.
+    """
+    given = load_source(path)
+    wanted = model.state_dict()
+    problems = []
+    if given.vocabulary != vocabulary:
+        problems.append(
+            f"its vocabulary ({len(given.vocabulary.tokens)} tokens, lowercase {given.vocabulary.lowercase}) is not the "
+            f"corpus's ({len(vocabulary.tokens)} tokens, lowercase {vocabulary.lowercase}); encode the corpus with its "
+            "vocabulary: --vocab_file"
+        )
+    else:
+        problems += [
+            f"{name} has shape {tuple(given.state_dict[name].shape)}, the model wants {tuple(tensor.shape)}"
+            for name, tensor in wanted.items()
+            if name in given.state_dict and given.state_dict[name].shape != tensor.shape
+        ]
+        missing = [name for name in wanted if name not in given.state_dict]
+        unexpected = [name for name in given.state_dict if name not in wanted]
+        problems += [f"{name} is missing" for name in missing if not name.startswith(HEADS)]
+        problems += [f"{name} has no place in the model" for name in unexpected if not name.startswith(HEADS)]
+    if problems:
+        raise ConfigError(f"--init_checkpoint {path}", problems)
+    for name in missing:
+        logger.warning("init_checkpoint: %s is not in %s and begins at random", name, path)
+    for name in unexpected:
+        logger.info("init_checkpoint: %s is not used by this model", name)
+    model.load_state_dict({name: given.state_dict.get(name, tensor) for name, tensor in wanted.items()})
+    logger.info("weights: %s", path)

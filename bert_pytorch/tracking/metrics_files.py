@@ -1,0 +1,146 @@
+"""`metrics.jsonl` and the CSV: one line a row, handed to the operating system at once, so that a kill costs no line.
+
+When a run continues from update N, the rows of later updates belong to a future that was given up: they are dropped
+atomically before the first new one is written, and so is a last line that a kill has torn.
+"""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bert_pytorch.errors import InputError
+from bert_pytorch.files import atomic_path
+from bert_pytorch.tracking.records import EndRow, EvalRow, TrainRow
+from bert_pytorch.tracking.tracker import Tracker
+
+
+class JsonLines(Tracker):
+    """`metrics.jsonl`: every row as one JSON object; numbers that JSON lacks (NaN, infinities) become null.
+
+    Args:
+        path: the file; rows past `first_step` are dropped from it.
+        first_step: updates done when this session begins; 0 drops the evaluations of update 0 too, as they come again.
+    """
+
+    def __init__(self, path: Path, first_step: int) -> None:
+        _keep_lines(path, lambda line: _is_json_row_up_to(line, first_step))
+        self._file = _LineFile(path)
+
+    def train(self, row: TrainRow) -> None:
+        """Append a `train` row."""
+        self._append("train", row)
+
+    def evaluation(self, row: EvalRow) -> None:
+        """Append an `eval` row."""
+        self._append("eval", row)
+
+    def end(self, row: EndRow) -> None:
+        """Append an `end` row."""
+        self._append("end", row)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _append(self, event: str, row: NamedTuple) -> None:
+        values = {"event": event} | {name: _finite(value) for name, value in row._asdict().items()}
+        self._file.append(json.dumps(values, allow_nan=False))
+
+
+class Csv(Tracker):
+    """`{log_prefix}_metrics.csv`: a column for each field of `TrainRow`, a line for each logged update.
+
+    Args:
+        path: the file; rows past `first_step` are dropped from it.
+        first_step: updates done when this session begins.
+
+    Raises:
+        InputError: if the file has other columns.
+    """
+
+    def __init__(self, path: Path, first_step: int) -> None:
+        header = _csv_line(TrainRow._fields)
+        lines = _whole_lines(path)
+        found = next(lines, None)
+        if found is not None and found != header:
+            raise InputError(
+                f"{path}: found the columns {found}, wanted {header}. "
+                "Move the file away, or choose another --log_prefix."
+            )
+        _keep_lines(path, lambda line: line == header or _is_csv_row_up_to(line, first_step))
+        self._file = _LineFile(path)
+        if found is None:
+            self._file.append(header)
+
+    def train(self, row: TrainRow) -> None:
+        """Append a line."""
+        self._file.append(_csv_line(row))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class _LineFile:
+    """A text file that only grows, by whole lines, each flushed."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        self._file = path.open("a", encoding="utf-8")
+
+    def append(self, line: str) -> None:
+        try:
+            self._file.write(line + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self._path)) from error  # write() does not know the name
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _whole_lines(path: Path) -> Iterator[str]:
+    """Yield the lines of a file that end in a newline, without it; nothing if there is no file."""
+    if path.exists():
+        with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
+            for line in file:
+                if line.endswith("\n"):
+                    yield line[:-1]
+
+
+def _keep_lines(path: Path, keep: Callable[[str], bool]) -> None:
+    """Rewrite a file atomically with those of its whole lines that `keep` says, unless those are all of it."""
+    kept_bytes = sum(len(line.encode()) + 1 for line in _whole_lines(path) if keep(line))
+    if path.exists() and kept_bytes != path.stat().st_size:
+        with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+            file.writelines(line + "\n" for line in _whole_lines(path) if keep(line))
+
+
+def _is_json_row_up_to(line: str, step: int) -> bool:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return False
+    if not isinstance(row, dict) or not isinstance(row.get("step"), int) or row["step"] > step:
+        return False
+    return step > 0 or row.get("event") != "eval"
+
+
+def _is_csv_row_up_to(line: str, step: int) -> bool:
+    first, *others = line.split(",")
+    return first.isdecimal() and int(first) <= step and len(others) + 1 == len(TrainRow._fields)
+
+
+def _csv_line(values: Any) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(["" if value is None else value for value in values])
+    return text.getvalue()
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

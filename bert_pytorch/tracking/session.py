@@ -1,0 +1,89 @@
+"""Opening a session's tracker over the files of an output folder."""
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from bert_pytorch.tracking.config import TrackingConfig
+from bert_pytorch.tracking.metrics_files import Csv, JsonLines
+from bert_pytorch.tracking.progress import Progress
+from bert_pytorch.tracking.records import EndRow, EvalRow, TrainRow
+from bert_pytorch.tracking.tracker import Tracker
+
+METRICS_FILE = "metrics.jsonl"
+TENSORBOARD_FOLDER = "tensorboard"
+
+
+def open_tracker(
+    directory: Path,
+    config: TrackingConfig,
+    *,
+    first_step: int,
+    last_step: int,
+    rank: int = 0,
+    terminal: bool | None = None,
+    now: Callable[[], float] = time.monotonic,
+) -> Tracker:
+    """Open everything a session writes about itself; rows of updates past `first_step` are dropped from its files.
+
+    Args:
+        directory: the run's output folder; on rank 0 this process holds its lock.
+        config: names and intervals.
+        first_step: updates done when the session begins, 0 for a new run.
+        last_step: updates done when it will end.
+        rank: of this process; on ranks other than 0 the tracker does nothing and touches no file.
+        terminal: whether a person watches; None to see whether both standard streams are terminals.
+        now: returns seconds from any origin, for the estimate of the end.
+
+    Raises:
+        InputError: if the CSV has other columns.
+    """
+    if rank != 0:
+        return Tracker()
+    from bert_pytorch.tracking.tensorboard import TensorBoard  # a second of imports that other ranks are spared
+
+    if terminal is None:
+        terminal = sys.stdout.isatty() and sys.stderr.isatty()
+    return _AllOf(
+        [
+            JsonLines(directory / METRICS_FILE, first_step),
+            Csv(directory / f"{config.log_prefix}_metrics.csv", first_step),
+            TensorBoard(directory / TENSORBOARD_FOLDER, first_step),
+            Progress(
+                first_step=first_step, last_step=last_step, bar=terminal and not config.disable_progress_bar, now=now
+            ),
+        ]
+    )
+
+
+class _AllOf(Tracker):
+    """Hands every row to each of several trackers, in their order."""
+
+    def __init__(self, trackers: Sequence[Tracker]) -> None:
+        self._trackers = trackers
+
+    def train(self, row: TrainRow) -> None:
+        """Record an update."""
+        for tracker in self._trackers:
+            tracker.train(row)
+
+    def evaluation(self, row: EvalRow) -> None:
+        """Record an evaluation."""
+        for tracker in self._trackers:
+            tracker.evaluation(row)
+
+    def end(self, row: EndRow) -> None:
+        """Record the end of the session."""
+        for tracker in self._trackers:
+            tracker.end(row)
+
+    def flush(self) -> None:
+        """Flush each."""
+        for tracker in self._trackers:
+            tracker.flush()
+
+    def close(self) -> None:
+        """Close each."""
+        for tracker in self._trackers:
+            tracker.close()
