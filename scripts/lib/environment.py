@@ -1,8 +1,8 @@
 """Bring the Python environment of this repository up, and print the path of its interpreter.
 
 `scripts/lib/environment.sh` runs this with a bare Python 3.11 or 3.12, so only the standard library is imported.
-Which environment it is: an active venv or conda environment (the base one excepted), else a Python that has every pinned
-package already, else `.venv` in the repository.  A torch that an active environment brings is kept: clusters and Gaudi
+Which environment it is: an active venv or conda environment (the base one excepted), else a Python that has every
+pinned package already, else `.venv` in the repository.  A torch that an active environment brings is kept: clusters and Gaudi
 images have their own builds.
 
 `.venv/.bert_pytorch` says who made `.venv` and how far it is: `installing`, or what is installed.  Found `installing`
@@ -101,8 +101,9 @@ def refuse_foreign_torch() -> None:
     wanted = ".".join(map(str, OLDEST_TORCH))
     if release(found) < OLDEST_TORCH:
         raise SetupError(
-            f"the active environment {sys.prefix} has torch {found}, wanted {wanted} or newer. It is not replaced, "
-            "because clusters have their own builds: install a newer one there, or deactivate it and start again to get .venv."
+            f"the active environment {sys.prefix} has torch {found}, wanted {wanted} or newer. "
+            "It is not replaced, because clusters have their own builds: install a newer one there, or deactivate "
+            "the environment and start again to get .venv."
         )
     trial = subprocess.run(
         [sys.executable, "-c", "import torch; torch.ones(2).sum()"], check=False, capture_output=True, text=True
