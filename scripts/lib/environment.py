@@ -2,8 +2,8 @@
 
 `scripts/lib/environment.sh` runs this with a bare Python 3.11 or 3.12, so only the standard library is imported.
 Which environment it is: an active venv or conda environment (the base one excepted), else a Python that has every
-pinned package already, else `.venv` in the repository.  A torch that an active environment brings is kept: clusters and Gaudi
-images have their own builds.
+pinned package already, else `.venv` in the repository.  A torch that an active environment brings is kept: clusters and
+Gaudi images have their own builds.
 
 `.venv/.bert_pytorch` says who made `.venv` and how far it is: `installing`, or what is installed.  Found `installing`
 without a living installer, the folder is the rest of a killed set-up and is made anew; a `.venv` that somebody
