@@ -13,9 +13,8 @@
 
 import sys
 
-from bert_pytorch.pretraining.main import main
-
 from bert_pytorch.errors import front_door
+from bert_pytorch.pretraining.main import main
 
 if __name__ == "__main__":
     sys.exit(front_door(main))

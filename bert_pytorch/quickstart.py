@@ -88,7 +88,7 @@ def write_text(folder: Path) -> None:
 
 def standard_library_text() -> Iterator[tuple[str, str]]:
     """Yield file names and texts.  Modules are parsed, never imported."""
-    from pydoc_data.topics import topics  # noqa: PLC0415 half a megabyte that only this needs
+    from pydoc_data.topics import topics
 
     for name, text in sorted(topics.items()):
         yield f"topic-{name}.txt", _without_blank_lines(text)
@@ -105,7 +105,9 @@ def summary(run: Path, sets: Sequence[Path], seconds: float) -> str:
     evaluations = [row for row in rows if row["event"] == "eval"]
     ends = [row["step"] for row in rows if row["event"] == "end" and row["reason"] == "finished"]
     entropies = [unigram_entropy(open_shards(path, "eval")) for path in sets]
-    after_first = next(row for row in evaluations if row["step"] == ends[0])  # phase 2 begins with a row of that step too
+    after_first = next(
+        row for row in evaluations if row["step"] == ends[0]
+    )  # phase 2 begins with a row of that step too
     lines = [
         "held-out masked-LM loss, nats a token       loss   unigram entropy   under it",
         _loss_line("untrained", evaluations[0], entropies[0]),
@@ -148,7 +150,9 @@ def _run(words: Sequence[str | Path]) -> None:
     environment = {**os.environ, "PYTHON": sys.executable, "PYTHONPATH": str(REPOSITORY)}
     code = subprocess.run(command, cwd=REPOSITORY, env=environment, check=False).returncode
     if code != 0:
-        raise BertPytorchError(f"the command above ended with exit code {code}; start the quickstart again to continue.")
+        raise BertPytorchError(
+            f"the command above ended with exit code {code}; start the quickstart again to continue."
+        )
 
 
 def _say(text: str) -> None:

@@ -71,8 +71,8 @@ def verify_checksums(path: Path) -> None:
     if not start:
         raise DamagedCheckpointError(f"{path}: the file is empty. {_ADVICE}")
     if start != b"PK\x03\x04":
-        raise InputError(
-            f"{path}: it is not a checkpoint (not a zip archive, as torch.save writes since 1.6). {_ADVICE}"
+        raise DamagedCheckpointError(
+            f"{path}: it is not a checkpoint (no zip archive, as torch.save writes). {_ADVICE}"
         )
     try:
         with zipfile.ZipFile(path) as archive:

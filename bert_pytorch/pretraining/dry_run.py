@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 from bert_pytorch.config.command_line import Resolved
 from bert_pytorch.data.sampling import micro_batch_slices
+from bert_pytorch.interop.sources import load_source
 from bert_pytorch.models.config import ModelConfig, load_model_config
 from bert_pytorch.models.size import memory_estimate, num_parameters
 from bert_pytorch.optim.schedules import warmup_updates
 from bert_pytorch.pretraining.config import PretrainingConfig
-from bert_pytorch.interop.sources import load_source
 from bert_pytorch.shards.shard_set import ShardSet, open_shards
 
 
@@ -20,7 +20,9 @@ def describe_run(resolved: Resolved[PretrainingConfig], world_size: int) -> str:
     value_width = min(48, max(len(value) for _, value, _ in rows))
     lines = [f"{name:{width}}  {value:{value_width}}  {origin}".rstrip() for name, value, origin in rows]
     derived = [f"{name:{width}}  {value}" for name, value in _derived(config, world_size)]
-    return "\n".join(["Configuration", "", *lines, "", "What follows from it", "", *derived, "", "Nothing was started.", ""])
+    return "\n".join(
+        ["Configuration", "", *lines, "", "What follows from it", "", *derived, "", "Nothing was started.", ""]
+    )
 
 
 def _derived(config: PretrainingConfig, world_size: int) -> Iterator[tuple[str, str]]:
@@ -32,7 +34,11 @@ def _derived(config: PretrainingConfig, world_size: int) -> Iterator[tuple[str, 
     yield "updates", f"{first:,} to {last:,}, warm-up {warmup_updates(config.max_steps, config.warmup_proportion):,}"
     shards = open_shards(config.input_dir, "train") if config.input_dir is not None else None
     model_config = _model_config(config, shards)
-    length = shards.sequence_length if shards is not None else (model_config.max_position_embeddings if model_config else 512)
+    length = (
+        shards.sequence_length
+        if shards is not None
+        else (model_config.max_position_embeddings if model_config else 512)
+    )
     padded = "" if shards is not None else "; --input_dir tells the true length"
     yield "sequences", f"{config.global_batch_size * config.max_steps:,} in this phase"
     yield "tokens", f"at most {config.global_batch_size * length:,} an update (length {length}{padded})"
@@ -43,7 +49,10 @@ def _derived(config: PretrainingConfig, world_size: int) -> Iterator[tuple[str, 
         yield "model", "unknown without --model_config_file"
         return
     yield "parameters", f"{num_parameters(model_config):,}"
-    tokens, masked = largest * length, largest * min(config.max_predictions_per_seq, round(length * config.masked_token_fraction))
+    tokens, masked = (
+        largest * length,
+        largest * min(config.max_predictions_per_seq, round(length * config.masked_token_fraction)),
+    )
     estimate = memory_estimate(
         model_config, tokens=tokens, masked_tokens=masked, checkpoint_activations=config.checkpoint_activations
     )

@@ -41,7 +41,7 @@ def evaluate_only(config: PretrainingConfig, world: World) -> EvalRow | None:
             )
         if any(name.startswith("cls.predictions.") for name in given.missing):
             raise InputError(
-                f"{config.init_checkpoint}: it is an encoder without a masked-LM head, so that there is no loss to evaluate. "
+                f"{config.init_checkpoint}: it is an encoder without a masked-LM head: there is no loss to evaluate. "
                 "Pretrain it further first: --init_checkpoint with --max_steps above 0."
             )
         model_config = given.model.config
@@ -66,8 +66,8 @@ def evaluate_only(config: PretrainingConfig, world: World) -> EvalRow | None:
         world.disconnect()
     if row is not None:
         logger.info(
-            "held-out mlm_loss %.4f nats a masked token (unigram entropy %.4f), mlm_accuracy %.4f, nsp_accuracy %s, over %d "
-            "masked tokens",
+            "held-out mlm_loss %.4f nats a masked token (unigram entropy %.4f), mlm_accuracy %.4f, nsp_accuracy %s, "
+            "over %d masked tokens",
             row.mlm_loss,
             unigram_entropy(held_out),
             row.mlm_accuracy,

@@ -4,8 +4,8 @@ import logging
 from pathlib import Path
 from typing import NamedTuple
 
-from bert_pytorch.data.masking import policy_for
 from bert_pytorch.data.loader import BatchMaker
+from bert_pytorch.data.masking import policy_for
 from bert_pytorch.errors import ConfigError, InputError
 from bert_pytorch.models.config import ModelConfig, load_model_config
 from bert_pytorch.pretraining.config import PretrainingConfig
@@ -73,7 +73,7 @@ def settle_vocabulary(vocab_file: Path | None, shards: ShardSet, where: Path) ->
 
 
 def pick_model_config(config: PretrainingConfig, saved: ModelConfig | None) -> ModelConfig:
-    """Return the shape of the model: `--model_config_file`, else that of the checkpoint that is carried on or begun from.
+    """Return the shape of the model: `--model_config_file`, else that of the checkpoint begun from.
 
     Raises:
         ConfigError: if there is neither.
@@ -90,10 +90,14 @@ def for_vocabulary(model_config: ModelConfig, vocabulary: Vocabulary) -> ModelCo
     """Return the configuration with the corpus's vocabulary size and casing, telling what that changes."""
     size = len(vocabulary.tokens)
     if model_config.vocab_size != size:
-        logger.info("vocab_size: %d (the corpus's vocabulary; the model configuration says %d)", size, model_config.vocab_size)
+        logger.info(
+            "vocab_size: %d (the corpus's vocabulary; the model configuration says %d)", size, model_config.vocab_size
+        )
     if model_config.lowercase not in (None, vocabulary.lowercase):
         wanted, found = ("lower-cased", "cased") if model_config.lowercase else ("cased", "lower-cased")
-        logger.warning("the model configuration is meant for %s text, the corpus is %s; the corpus counts", wanted, found)
+        logger.warning(
+            "the model configuration is meant for %s text, the corpus is %s; the corpus counts", wanted, found
+        )
     return model_config.model_copy(update={"vocab_size": size, "lowercase": vocabulary.lowercase})
 
 
@@ -111,13 +115,15 @@ def check_fit(model_config: ModelConfig, shards: ShardSet, where: Path) -> None:
         )
     if model_config.next_sentence and not shards.has_next_sentence:
         problems.append(
-            "it has no next-sentence labels, which this model learns from; encode with --next_seq_prob 0.5, or choose a "
-            'model configuration with "next_sentence": false.'
+            "it has no next-sentence labels, which this model learns from; encode with --next_seq_prob 0.5, or choose "
+            'a model configuration with "next_sentence": false.'
         )
     if problems:
         raise ConfigError(str(where), problems)
 
 
-def batch_maker(shards: ShardSet, vocabulary: Vocabulary, config: PretrainingConfig, *, next_sentence: bool) -> BatchMaker:
+def batch_maker(
+    shards: ShardSet, vocabulary: Vocabulary, config: PretrainingConfig, *, next_sentence: bool
+) -> BatchMaker:
     """Return what turns rows of a set into masked micro-batches."""
     return BatchMaker(shards, vocabulary, policy_for(config, vocabulary), next_sentence=next_sentence)

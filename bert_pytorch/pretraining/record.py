@@ -15,7 +15,9 @@ from bert_pytorch.pretraining.config import PretrainingConfig
 LIBRARIES = ("torch", "numpy", "tokenizers", "h5py", "pydantic")
 
 
-def write_run_config(path: Path, resolved: Resolved[PretrainingConfig], model_config: ModelConfig, world_size: int) -> None:
+def write_run_config(
+    path: Path, resolved: Resolved[PretrainingConfig], model_config: ModelConfig, world_size: int
+) -> None:
     """Write `{log_prefix}_run_config.json`: enough to run the same again."""
     atomic_write_json(
         path,

@@ -2,34 +2,21 @@
 
 import contextlib
 import logging
-import shutil
 from collections.abc import Callable
-from pathlib import Path
-from typing import NamedTuple
 
-import torch
-
-from bert_pytorch.checkpoints.format import Checkpoint, DataPosition
 from bert_pytorch.checkpoints.reading import load_checkpoint
-from bert_pytorch.checkpoints.store import CheckpointStore
 from bert_pytorch.config.command_line import Resolved
 from bert_pytorch.data.loader import EvaluationLoader, TrainingLoader
-from bert_pytorch.files import exclusive_lock, remove_partial_files
-from bert_pytorch.interop.huggingface import export_huggingface
-from bert_pytorch.interop.sources import CHECKPOINTS, EXPORTED
 from bert_pytorch.models.bert import BertForPreTraining
-from bert_pytorch.models.config import ModelConfig
-from bert_pytorch.optim.config import build_optimizer
 from bert_pytorch.optim.schedules import learning_rate_factor
-from bert_pytorch.optim.state import load_optimizer_state
 from bert_pytorch.pretraining.config import PretrainingConfig
-from bert_pytorch.pretraining.parts import Corpus, batch_maker, check_fit, for_vocabulary, open_corpus, pick_model_config
+from bert_pytorch.pretraining.parts import batch_maker
 from bert_pytorch.pretraining.record import write_run_config
-from bert_pytorch.pretraining.start import Start, decide_start, refuse_other_model, report_changes
-from bert_pytorch.pretraining.weights import load_initial_weights
+from bert_pytorch.pretraining.saving import checkpoint_writer, export_model
+from bert_pytorch.pretraining.session import Learner, Session, build_learner, claim_folder, open_session
+from bert_pytorch.pretraining.start import decide_start
 from bert_pytorch.runtime.device import choose_device, peak_memory_gib
 from bert_pytorch.runtime.distributed import World
-from bert_pytorch.runtime.precision import Precision, choose_precision
 from bert_pytorch.runtime.stopping import StopRequests
 from bert_pytorch.shards.statistics import unigram_entropy
 from bert_pytorch.tracking.console import console_log
@@ -42,30 +29,6 @@ from bert_pytorch.training.loop import Limits, Progress, TrainingRun, train
 from bert_pytorch.training.step import OptimizerStep
 
 logger = logging.getLogger(__name__)
-
-
-
-class Learner(NamedTuple):
-    """What training changes."""
-
-    model: BertForPreTraining
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-
-
-class Session(NamedTuple):
-    """What a session is given and what it has chosen, fixed until its end."""
-
-    config: PretrainingConfig
-    output_dir: Path
-    world: World
-    device: torch.device
-    precision: Precision
-    stop: StopRequests
-    store: CheckpointStore
-    start: Start
-    corpus: Corpus
-    model_config: ModelConfig
 
 
 def pretrain(resolved: Resolved[PretrainingConfig], world: World) -> EndReason:
@@ -81,84 +44,19 @@ def pretrain(resolved: Resolved[PretrainingConfig], world: World) -> EndReason:
     world.connect(chosen.device)
     with contextlib.ExitStack() as held:
         held.callback(world.disconnect)
-        store = world.on_first(lambda: _claim_folder(config, held))
+        store = world.on_first(lambda: claim_folder(config, held))
         output_dir = config.resolved_output_dir()
         held.enter_context(console_log(output_dir / f"{config.log_prefix}.txt", rank=world.rank))
         start = world.on_first(lambda: decide_start(config, store))
         logger.info("device: %s; ranks: %d", chosen.reason, world.size)
         state = load_checkpoint(start.checkpoint) if start.checkpoint is not None else None
-        session = _open_session(config, world, chosen.device, stop, store, start, state)
+        session = open_session(config, world, chosen.device, stop, store, start, state)
         if world.is_first:
             record = output_dir / f"{config.log_prefix}_run_config.json"
             write_run_config(record, resolved, session.model_config, world.size)
-        learner = _build(session, state)
+        learner = build_learner(session, state)
         del state  # as large as model and optimizer together
         return _run(session, learner)
-
-
-def _claim_folder(config: PretrainingConfig, held: contextlib.ExitStack) -> CheckpointStore:
-    output_dir = config.resolved_output_dir()
-    output_dir.mkdir(parents=True, exist_ok=True)
-    held.enter_context(exclusive_lock(output_dir, "runs"))
-    if config.overwrite:
-        _remove_run(output_dir, config.log_prefix)
-    for folder in (output_dir, output_dir / CHECKPOINTS):
-        remove_partial_files(folder)
-    return CheckpointStore(output_dir / CHECKPOINTS, config.keep_checkpoints)
-
-
-def _remove_run(output_dir: Path, log_prefix: str) -> None:
-    """Remove what a run writes and nothing else: the folder may hold other things of its owner."""
-    for folder in (CHECKPOINTS, "tensorboard", EXPORTED):
-        shutil.rmtree(output_dir / folder, ignore_errors=True)
-    names = [f"{log_prefix}{ending}" for ending in (".txt", "_metrics.csv", "_run_config.json")]
-    for name in (*names, "metrics.jsonl"):
-        (output_dir / name).unlink(missing_ok=True)
-
-
-def _open_session(
-    config: PretrainingConfig,
-    world: World,
-    device: torch.device,
-    stop: StopRequests,
-    store: CheckpointStore,
-    start: Start,
-    state: dict | None,
-) -> Session:
-    corpus = open_corpus(config)
-    saved = None if state is None else ModelConfig.model_validate(state["model_config"])
-    model_config = for_vocabulary(pick_model_config(config, saved), corpus.vocabulary)
-    assert config.input_dir is not None
-    check_fit(model_config, corpus.training, config.input_dir)
-    if state is not None and start.checkpoint is not None:
-        refuse_other_model(state, model_config.model_dump(mode="json"), corpus.vocabulary, start.checkpoint)
-    precision = choose_precision(config, device)
-    logger.info("precision: %s (%s)", precision.name, precision.reason)
-    output_dir = config.resolved_output_dir()
-    return Session(config, output_dir, world, device, precision, stop, store, start, corpus, model_config)
-
-
-def _build(session: Session, state: dict | None) -> Learner:
-    """Build the model and its optimizer and bring them to where the session begins."""
-    config, start = session.config, session.start
-    model = BertForPreTraining(session.model_config, attention=config.attention, seed=config.seed)
-    model.checkpoint_activations = config.checkpoint_activations
-    if state is not None:
-        model.load_state_dict(state["model"])
-    elif config.init_checkpoint is not None:
-        load_initial_weights(model, config.init_checkpoint, session.corpus.vocabulary)
-    model.to(session.device)
-    logger.info("model: %s parameters", f"{sum(parameter.numel() for parameter in model.parameters()):,}")
-    logger.info("attention: %s", model.select_attention(session.device))
-    optimizer = build_optimizer(config, model.named_parameters())
-    scaler = session.precision.gradient_scaler()
-    if state is not None:
-        load_optimizer_state(optimizer, state["optimizer"], str(start.checkpoint))
-        if state.get("scaler"):
-            scaler.load_state_dict(state["scaler"])
-        if start.kind == "resume":
-            report_changes(state["run_config"], config.model_dump(mode="json"))
-    return Learner(model, optimizer, scaler)
 
 
 def _run(session: Session, learner: Learner) -> EndReason:
@@ -166,7 +64,7 @@ def _run(session: Session, learner: Learner) -> EndReason:
     last_step = config.previous_phase_end_step + config.max_steps
     if start.kind == "finished":
         logger.info("this phase is finished: %d updates are done. --overwrite starts anew.", start.step)
-        _export(session, learner.model, only_if_missing=True)
+        export_model(session, learner.model, only_if_missing=True)
         return "finished"
     _announce(session, last_step)
     session_end = last_step if config.steps is None else min(last_step, start.step + config.steps)
@@ -175,7 +73,7 @@ def _run(session: Session, learner: Learner) -> EndReason:
         run = _training_run(session, learner, tracker, last_step, session_end)
         reason = train(run)
     if reason in ("finished", "session_limit"):
-        _export(session, learner.model)
+        export_model(session, learner.model)
     _say_goodbye(session, reason, run.progress.step, last_step)
     return reason
 
@@ -190,13 +88,11 @@ def _training_run(
         optimizer_step=_optimizer_step(session, learner),
         learning_rate_at=lambda step: (
             config.learning_rate
-            * learning_rate_factor(
-                step - config.previous_phase_end_step, max_steps=config.max_steps, config=config
-            )
+            * learning_rate_factor(step - config.previous_phase_end_step, max_steps=config.max_steps, config=config)
         ),
         sequences_per_update=config.global_batch_size,
         evaluate=_evaluation(session, learner.model),
-        save=None if config.skip_checkpoint else _saving(session, learner),
+        save=None if config.skip_checkpoint else checkpoint_writer(session, learner),
         tracker=tracker,
         clock=StepClock(),
         stop=session.stop,
@@ -222,7 +118,9 @@ def _announce(session: Session, last_step: int) -> None:
     }[start.kind]
     logger.info("start: %s", begins)
     limit = "no session limit" if config.steps is None else f"this session takes at most {config.steps} (--steps)"
-    logger.info("updates: %d to %d of %d sequences each; %s", start.step + 1, last_step, config.global_batch_size, limit)
+    logger.info(
+        "updates: %d to %d of %d sequences each; %s", start.step + 1, last_step, config.global_batch_size, limit
+    )
     if session.corpus.evaluation is not None:
         entropy = unigram_entropy(session.corpus.evaluation)
         logger.info("unigram entropy of the held-out set: %.3f nats a token (a model that knows no context)", entropy)
@@ -282,42 +180,12 @@ def _evaluation(session: Session, model: BertForPreTraining) -> Callable[[int], 
     )
 
 
-def _saving(session: Session, learner: Learner) -> Callable[[Progress], None]:
-    """Return what writes a checkpoint: the whole state after the last finished update."""
-    config, vocabulary = session.config, session.corpus.vocabulary
-
-    def save(progress: Progress) -> None:
-        if not session.world.is_first:
-            return
-        epoch = progress.samples // session.corpus.training.num_sequences
-        checkpoint = Checkpoint(
-            model=learner.model.state_dict(),
-            model_config=session.model_config.model_dump(mode="json"),
-            vocabulary=list(vocabulary.tokens),
-            lowercase=vocabulary.lowercase,
-            step=progress.step,
-            phase=session.start.phase,
-            phase_start=config.previous_phase_end_step,
-            phase_end=progress.step == config.previous_phase_end_step + config.max_steps,
-            data_position=DataPosition(config.seed, epoch, progress.samples),
-            optimizer=learner.optimizer.state_dict(),
-            scaler=learner.scaler.state_dict() if learner.scaler.is_enabled() else None,
-            run_config=config.model_dump(mode="json"),
-        )
-        session.store.save(progress.step, checkpoint.to_dict())
-
-    return save
-
-
-def _export(session: Session, model: BertForPreTraining, *, only_if_missing: bool = False) -> None:
-    folder = session.output_dir / EXPORTED
-    if session.world.is_first and not (only_if_missing and (folder / "config.json").exists()):
-        export_huggingface(folder, model.state_dict(), session.model_config, session.corpus.vocabulary)
-        logger.info("model: %s (opens in transformers)", folder)
-
-
 def _say_goodbye(session: Session, reason: EndReason, step: int, last_step: int) -> None:
-    saved = "no checkpoint was asked for" if session.config.skip_checkpoint else f"checkpoint: {session.store.path_of(step)}"
+    saved = (
+        "no checkpoint was asked for"
+        if session.config.skip_checkpoint
+        else f"checkpoint: {session.store.path_of(step)}"
+    )
     text = {
         "finished": f"finished: {step} updates are done (--max_steps)",
         "session_limit": f"session limit reached after update {step} of {last_step} (--steps); start again to go on",

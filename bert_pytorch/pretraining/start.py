@@ -44,6 +44,7 @@ def decide_start(config: PretrainingConfig, store: CheckpointStore) -> Start:
     previous = config.previous_phase_end_step
     if loaded is None:
         return _start_without_checkpoint(config, store)
+    store.discard_after(loaded.step)  # damaged ones, reported by now
     state, step = loaded.state, loaded.step
     phase_start, phase = int(state["phase_start"]), int(state["phase"])
     if phase_start == previous:

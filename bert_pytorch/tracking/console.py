@@ -76,6 +76,11 @@ class _LogFile(logging.FileHandler):
             raise OSError(error.errno, error.strerror, self.baseFilename) from error
         super().handleError(record)
 
+    def close(self) -> None:
+        """Close the file; what could not be written was an error when its line was logged."""
+        with contextlib.suppress(OSError):
+            super().close()
+
 
 def _level(record: logging.LogRecord) -> str:
     return f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""

@@ -4,10 +4,12 @@ When a run continues from update N, the rows of later updates belong to a future
 atomically before the first new one is written, and so is a last line that a kill has torn.
 """
 
+import contextlib
 import csv
 import io
 import json
 import math
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,6 +43,10 @@ class JsonLines(Tracker):
     def end(self, row: EndRow) -> None:
         """Append an `end` row."""
         self._append("end", row)
+
+    def flush(self) -> None:
+        """Bring the file to the disk."""
+        self._file.sync()
 
     def close(self) -> None:
         """Close the file."""
@@ -80,6 +86,10 @@ class Csv(Tracker):
         """Append a line."""
         self._file.append(_csv_line(row))
 
+    def flush(self) -> None:
+        """Bring the file to the disk."""
+        self._file.sync()
+
     def close(self) -> None:
         """Close the file."""
         self._file.close()
@@ -100,8 +110,12 @@ class _LineFile:
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self._path)) from error  # write() does not know the name
 
+    def sync(self) -> None:
+        os.fsync(self._file.fileno())
+
     def close(self) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # a line that could not be written was an error when it was appended
+            self._file.close()
 
 
 def _whole_lines(path: Path) -> Iterator[str]:

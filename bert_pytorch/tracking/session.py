@@ -1,5 +1,6 @@
 """Opening a session's tracker over the files of an output folder."""
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -41,7 +42,7 @@ def open_tracker(
     """
     if rank != 0:
         return Tracker()
-    from bert_pytorch.tracking.tensorboard import TensorBoard  # a second of imports that other ranks are spared
+    from bert_pytorch.tracking.tensorboard import TensorBoard  # imports that other ranks are spared
 
     if terminal is None:
         terminal = sys.stdout.isatty() and sys.stderr.isatty()
@@ -84,6 +85,7 @@ class _AllOf(Tracker):
             tracker.flush()
 
     def close(self) -> None:
-        """Close each."""
-        for tracker in self._trackers:
-            tracker.close()
+        """Close each, even if closing another fails."""
+        with contextlib.ExitStack() as stack:
+            for tracker in self._trackers:
+                stack.callback(tracker.close)

@@ -1,25 +1,39 @@
 """TensorBoard: the rows' numbers as scalars `train/loss`, `eval/mlm_accuracy` …, at the x-axis of updates done.
 
-Importing torch's writer takes about a second; only `open_tracker` imports this module, on rank 0.
+Event files are written with TensorBoard's own record writer and not with torch's `SummaryWriter`: that one writes in a
+thread, so a kill costs ten seconds of rows and a full disk ends in a traceback, and it takes an event for each scalar.
 """
 
+import os
+import time
 from pathlib import Path
-from typing import NamedTuple
 
-from torch.utils.tensorboard import SummaryWriter
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from bert_pytorch.tracking.records import EvalRow, TrainRow
 from bert_pytorch.tracking.tracker import Tracker
 
 
 class TensorBoard(Tracker):
-    """Event files in `directory`; a reader ignores what earlier sessions wrote past `first_step`.
+    """An event file of this session in `directory`; readers ignore what earlier sessions wrote past `first_step`.
 
-    Events wait in memory for up to ten seconds or until `flush`.
+    Args:
+        directory: the folder to give to `tensorboard --logdir`.
+        first_step: updates done when this session begins.
     """
 
     def __init__(self, directory: Path, first_step: int) -> None:
-        self._writer = SummaryWriter(str(directory), purge_step=first_step + 1, flush_secs=10)
+        directory.mkdir(parents=True, exist_ok=True)
+        # Readers take the files in the order of their names, hence nanoseconds: two sessions can begin in one second.
+        seconds, nanoseconds = divmod(time.time_ns(), 10**9)
+        node = os.uname().nodename
+        self._path = directory / f"events.out.tfevents.{seconds:010}.{nanoseconds:09}.{node}.{os.getpid()}"
+        self._file = self._path.open("wb", buffering=0)
+        self._records = RecordWriter(self._file)
+        self._write(Event(file_version="brain.Event:2"))
+        self._write(Event(step=first_step + 1, session_log=SessionLog(status=SessionLog.START)))
 
     def train(self, row: TrainRow) -> None:
         """Add the scalars under `train/`."""
@@ -30,17 +44,24 @@ class TensorBoard(Tracker):
         self._add("eval", row)
 
     def flush(self) -> None:
-        """Write waiting events."""
-        self._writer.flush()
+        """Bring the file to the disk."""
+        os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Write waiting events and close the file."""
-        self._writer.close()
+        """Close the file."""
+        self._file.close()
 
     def _add(self, group: str, row: TrainRow | EvalRow) -> None:
-        for name, value in _scalars(row):
-            self._writer.add_scalar(f"{group}/{name}", value, row.step)
+        values = [
+            Summary.Value(tag=f"{group}/{name}", simple_value=value)
+            for name, value in row._asdict().items()
+            if name != "step" and value is not None
+        ]
+        self._write(Event(step=row.step, summary=Summary(value=values)))
 
-
-def _scalars(row: NamedTuple) -> list[tuple[str, float]]:
-    return [(name, value) for name, value in row._asdict().items() if name != "step" and value is not None]
+    def _write(self, event: Event) -> None:
+        event.wall_time = time.time()
+        try:
+            self._records.write(event.SerializeToString())
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self._path)) from error  # write() does not know the name

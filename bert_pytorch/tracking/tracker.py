@@ -19,13 +19,13 @@ class Tracker:
         """Record why and where the session ended."""
 
     def flush(self) -> None:
-        """Bring everything to the operating system; call it before a checkpoint is written.
+        """Bring everything to the disk; call it before a checkpoint is written.
 
-        Then a run that is killed and continued from that checkpoint has every row up to it.
+        A kill loses no row anyway; after a crash of the machine, too, a run has every row up to its checkpoint then.
         """
 
     def close(self) -> None:
-        """Flush and let go of all files; may be called twice."""
+        """Let go of all files; may be called twice."""
 
     def __enter__(self) -> Self:
         return self

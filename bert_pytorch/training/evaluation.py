@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterable
 
 import torch
+
 from bert_pytorch.models.bert import BertForPreTraining
 from bert_pytorch.models.inputs import PackedBatch
-from bert_pytorch.tracking.records import EvalRow
-
 from bert_pytorch.records import MicroBatch
 from bert_pytorch.runtime.distributed import World
 from bert_pytorch.runtime.precision import Precision
+from bert_pytorch.tracking.records import EvalRow
 
 
 def evaluate(

@@ -7,14 +7,13 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bert_pytorch.tracking.records import EndReason, EndRow, EvalRow, TrainRow
-from bert_pytorch.tracking.tracker import Tracker
-from bert_pytorch.training.clock import StepClock, StepRates
-
 from bert_pytorch.data.loader import TrainingLoader, Update
 from bert_pytorch.errors import TrainingDivergedError
 from bert_pytorch.runtime.distributed import World
 from bert_pytorch.runtime.stopping import StopRequests
+from bert_pytorch.tracking.records import EndReason, EndRow, EvalRow, TrainRow
+from bert_pytorch.tracking.tracker import Tracker
+from bert_pytorch.training.clock import StepClock, StepRates
 from bert_pytorch.training.step import OptimizerStep, StepOutcome
 
 logger = logging.getLogger(__name__)

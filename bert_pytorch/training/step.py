@@ -5,11 +5,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from bert_pytorch.models.inputs import PackedBatch
-from bert_pytorch.models.losses import LossTerms
 from torch import nn
 
 from bert_pytorch.data.loader import Update
+from bert_pytorch.models.inputs import PackedBatch
+from bert_pytorch.models.losses import LossTerms
+from bert_pytorch.optim.norms import global_norm
 from bert_pytorch.runtime.device import seed_dropout
 from bert_pytorch.runtime.distributed import World, sync_gradients
 from bert_pytorch.runtime.precision import Precision
@@ -95,13 +96,13 @@ class OptimizerStep:
                 self._scaler.scale(loss * self._world.size).backward()
             sums += _detached(terms)
         self._scaler.unscale_(self._optimizer)  # 4 true gradients
-        norm = _total_norm(self._parameters)
-        grad_norm, *host_sums = torch.cat([norm.double().reshape(1), sums]).tolist()  # the one wait for the device
+        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        norm = global_norm(gradients)
+        grad_norm, *host_sums = torch.cat([norm.reshape(1), sums]).tolist()  # the one wait for the device
         mlm_sum, nsp_sum, not_finite = self._world.sum([*host_sums, float(not np.isfinite(grad_norm))])
         skipped = not_finite > 0  # 5 every rank decides alike
         if not skipped:
             if 0 < self._max_grad_norm < grad_norm:  # 6 clip the global norm, as apex does, without an epsilon
-                gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
                 torch._foreach_mul_(gradients, self._max_grad_norm / grad_norm)
             for group in self._optimizer.param_groups:  # 7 a function of the step, never read back from here
                 group["lr"] = learning_rate
@@ -122,11 +123,6 @@ def _detached(terms: LossTerms) -> torch.Tensor:
     mlm = terms.mlm_loss_sum.detach().double()
     nsp = torch.zeros_like(mlm) if terms.nsp_loss_sum is None else terms.nsp_loss_sum.detach().double()
     return torch.stack([mlm, nsp])
-
-
-def _total_norm(parameters: list[nn.Parameter]) -> torch.Tensor:
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
 
 
 def _dropout_seed(seed: int, step: int, micro_batch: int, rank: int) -> int:

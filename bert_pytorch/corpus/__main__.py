@@ -1,0 +1,106 @@
+"""Build corpora: `python -m bert_pytorch.corpus format|vocab|encode|verify …`.
+
+python -m bert_pytorch.corpus format --input my_texts --output corpus/formatted
+python -m bert_pytorch.corpus vocab --input corpus/formatted --output corpus/vocab --vocab_size 8192
+python -m bert_pytorch.corpus encode --input corpus/formatted --output corpus/encoded --vocab_file corpus/vocab
+python -m bert_pytorch.corpus verify --input corpus/encoded
+"""
+
+import difflib
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from bert_pytorch.config.command_line import COMMAND_LINE, parse_settings
+from bert_pytorch.corpus.encoding import EncodeConfig, encode
+from bert_pytorch.corpus.formatting import FormatConfig, format_text
+from bert_pytorch.corpus.verification import VerifyConfig, verify
+from bert_pytorch.corpus.vocabulary import VocabConfig, make_vocabulary
+from bert_pytorch.errors import ConfigError, front_door
+from bert_pytorch.tokenization.tokenizer import load_tokenizer
+
+PROGRAM = "python -m bert_pytorch.corpus"
+
+_USAGE = f"""usage: {PROGRAM} {{format,vocab,encode,verify}} …
+
+Build a corpus, one stage at a time (scripts/create_datasets.sh runs them all):
+
+  format   text, JSON lines or a Wikipedia dump to one sentence a line
+  vocab    formatted text to a WordPiece vocabulary
+  encode   formatted text and a vocabulary to shards
+  verify   check finished shards
+
+{PROGRAM} STAGE --help lists a stage's options."""
+
+_LATER = ("download", "sample", "pack", "stats", "sources")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one stage and return the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    return front_door(lambda: _run(words))
+
+
+def _run(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help"):
+        _say(_USAGE)
+        return 0 if words else 2
+    stage, rest = words[0], words[1:]
+    if stage in _LATER:
+        raise ConfigError(PROGRAM, [f"{stage} is not in this version; it has {', '.join(_STAGES)}."])
+    if stage not in _STAGES:
+        near = difflib.get_close_matches(stage, _STAGES, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"wanted one of {', '.join(_STAGES)}."
+        raise ConfigError(PROGRAM, [f"unknown stage {stage!r}: {hint}"])
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # --processes says how many cores are used
+    _STAGES[stage](rest)
+    return 0
+
+
+def _format(words: list[str]) -> None:
+    resolved = parse_settings(FormatConfig, words, program=f"{PROGRAM} format", description=FormatConfig.__doc__ or "")
+    folder = format_text(resolved.settings)
+    _say(f"formatted text: {folder}")
+
+
+def _vocab(words: list[str]) -> None:
+    resolved = parse_settings(VocabConfig, words, program=f"{PROGRAM} vocab", description=VocabConfig.__doc__ or "")
+    folder = make_vocabulary(resolved.settings)
+    _say(f"vocabulary: {folder}")
+
+
+def _encode(words: list[str]) -> None:
+    resolved = parse_settings(EncodeConfig, words, program=f"{PROGRAM} encode", description=EncodeConfig.__doc__ or "")
+    config = resolved.settings
+    assert config.vocab_file is not None
+    said = resolved.origins["lowercase"] == COMMAND_LINE
+    tokenizer = load_tokenizer(config.vocab_file, config.lowercase if said else None)
+    for folder in encode(config, tokenizer, sys.argv):
+        _say(f"shards: {folder}")
+
+
+def _verify(words: list[str]) -> None:
+    resolved = parse_settings(VerifyConfig, words, program=f"{PROGRAM} verify", description=VerifyConfig.__doc__ or "")
+    for seen in verify(resolved.settings):
+        masked = f", {seen.masked:,} masked" if seen.masked else ""
+        _say(
+            f"{seen.folder}: sound. {seen.shards} shard(s), {seen.sequences:,} sequences "
+            f"({seen.held_out_sequences:,} held out), {seen.tokens:,} tokens{masked}"
+        )
+
+
+def _say(text: str) -> None:
+    print(text)  # noqa: T201 a front door
+
+
+_STAGES: dict[str, Callable[[list[str]], None]] = {
+    "format": _format,
+    "vocab": _vocab,
+    "encode": _encode,
+    "verify": _verify,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

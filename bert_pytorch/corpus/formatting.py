@@ -1,0 +1,204 @@
+"""Text of many kinds to formatted text: one sentence a line, blank lines between documents, UTF-8."""
+
+import io
+import itertools
+import logging
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from pydantic import Field
+
+from bert_pytorch.corpus.builds import Build, fingerprint_of
+from bert_pytorch.corpus.pool import PoolConfig, num_processes, run_tasks
+from bert_pytorch.corpus.progress import Progress
+from bert_pytorch.corpus.sentences import PARAMETERS_FILE, Newlines, load_splitter, prepare_splitter, split_document
+from bert_pytorch.corpus.sources import Documents, Source, Unit, find_sources, hash_files, plan_units, read_unit
+from bert_pytorch.corpus.wikipedia import extract_dump
+from bert_pytorch.errors import InputError
+from bert_pytorch.files import atomic_write_text, exclusive_lock, sha256_of
+
+logger = logging.getLogger(__name__)
+
+RECORD = "formatted.json"
+_VERSION = 1
+_FILE_BYTES = 32 << 20
+"""A file of formatted text is closed with the document that takes it past this size."""
+
+
+class FormatConfig(PoolConfig):
+    """Split text into sentences: one a line, a blank line between documents."""
+
+    input: tuple[Path, ...] = ()
+    """Files (*.txt, *.jsonl, *.jsonl.gz, Wikipedia's *.xml.bz2) or folders with such files."""
+    output: Path | None = None
+    """Folder for the formatted text."""
+    documents: Documents = "auto"
+    """What a document is in *.txt: file, the whole file; blank_line, what stands between blank lines; auto: a file
+    among others is one document (unless larger than 4 MiB), a lone or larger one is split at its blank lines."""
+    newlines: Newlines = "auto"
+    """What the end of a line means inside a paragraph: break, a sentence ends; join, nothing (text wrapped at a fixed
+    width); auto decides for each document."""
+    text_field: str = "text"
+    """Field of JSON lines that holds the text."""
+    language: str = "english"
+    """Whose pretrained Punkt parameters are used where NLTK has them installed."""
+    splitter_sample_bytes: int = Field(20_000_000, gt=0)
+    """Text that Punkt learns from where nothing pretrained is installed."""
+    seed: int = Field(12345, ge=0)
+    """Seed of that sample."""
+    overwrite: bool = False
+    """Remove what an earlier build left in the output folder and start anew."""
+
+    renamed_flags: ClassVar[dict[str, str]] = {
+        "input_dir": "--input",
+        "output_dir": "--output",
+        "nproc": "--processes",
+        "dataset": "--input (the kind of text is recognised by the file's name)",
+    }
+
+    def combination_problems(self) -> Iterator[str]:
+        """Yield a message for each impossible combination."""
+        yield from super().combination_problems()
+        if not self.input:
+            yield "--input is missing: name text, a file or a folder."
+        if self.output is None:
+            yield "--output is missing: name a folder for the formatted text."
+
+
+class FormatTask(NamedTuple):
+    """One unit of work and where its text goes."""
+
+    unit: Unit
+    folder: Path
+    newlines: Newlines
+
+    @property
+    def first_file(self) -> Path:
+        """The unit's first file, which is written last: it says that the others are there."""
+        return self.folder / f"{self.unit.name}.txt"
+
+    def part_file(self, part: int) -> Path:
+        """The unit's further files."""
+        return self.first_file if part == 0 else self.folder / f"{self.unit.name}_{part:04d}.txt"
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of input."""
+        return self.unit.num_bytes
+
+    def describe(self) -> str:
+        """Name the input."""
+        return self.unit.describe()
+
+
+def format_text(config: FormatConfig) -> Path:
+    """Format text into `config.output` and return that folder; finished work is left as it is.
+
+    Raises:
+        InputError: if the input cannot be used, or the folder holds another build.
+    """
+    assert config.output is not None
+    folder = config.output
+    sources = find_sources(config.input)
+    settings: dict[str, Any] = {
+        name: getattr(config, name)
+        for name in ("documents", "newlines", "text_field", "language", "splitter_sample_bytes", "seed")
+    }
+    content = hash_files([source.path for source in sources])
+    layout = [[source.kind, source.alone] for source in sources]
+    fingerprint = fingerprint_of(_VERSION, settings, content, layout)
+    build = Build(folder, RECORD, fingerprint, settings, ("formatted_*.txt", PARAMETERS_FILE))
+    with exclusive_lock(folder, "builds"):
+        if config.overwrite:
+            build.clear()
+            shutil.rmtree(_extracted(folder), ignore_errors=True)
+        if not build.needs_work():
+            logger.info("%s: finished already, nothing to do", folder)
+            return folder
+        build.begin()
+        units = plan_units(_without_dumps(sources, folder, num_processes(config)), config.documents, config.text_field)
+        prepare_splitter(folder, config.language, lambda: _sample(units, config.splitter_sample_bytes, config.seed))
+        _format_units([FormatTask(unit, folder, config.newlines) for unit in units], num_processes(config))
+        build.finish(_record(folder, settings, fingerprint, content))
+        shutil.rmtree(_extracted(folder), ignore_errors=True)
+    return folder
+
+
+def _extracted(folder: Path) -> Path:
+    return folder / ".extracted"
+
+
+def _without_dumps(sources: list[Source], folder: Path, processes: int) -> list[Source]:
+    """Replace each Wikipedia dump by the JSON lines of its articles."""
+    plain: list[Source] = []
+    for index, source in enumerate(sources):
+        if source.kind == "wikipedia":
+            files = extract_dump(source.path, _extracted(folder) / f"dump_{index}", processes)
+            plain += [Source(file, "jsonl", False) for file in files]
+        else:
+            plain.append(source)
+    return plain
+
+
+def _sample(units: list[Unit], num_bytes: int, seed: int) -> Iterator[str]:
+    """Yield documents of randomly ordered units until `num_bytes` are reached."""
+    order = np.random.default_rng([seed, 3]).permutation(len(units))
+    taken = 0
+    for document in itertools.chain.from_iterable(read_unit(units[index]) for index in order):
+        yield document
+        taken += len(document.encode())
+        if taken >= num_bytes:
+            return
+
+
+def _format_units(tasks: list[FormatTask], processes: int) -> None:
+    missing = [task for task in tasks if not task.first_file.exists()]
+    if len(missing) < len(tasks):
+        logger.info("%d of %d files are there already", len(tasks) - len(missing), len(tasks))
+    with Progress("format", sum(task.num_bytes for task in missing)) as progress:
+        run_tasks(format_unit, missing, processes, FormatTask.describe, progress, lambda task: task.num_bytes)
+    if not any(task.first_file.stat().st_size for task in tasks):
+        raise InputError("the input holds no sentence: every file is empty. Give other text with --input.")
+
+
+def format_unit(task: FormatTask) -> None:
+    """Write the formatted text of one unit."""
+    splitter = load_splitter(task.folder)
+    documents = (split_document(text, splitter, task.newlines) for text in read_unit(task.unit))
+    first, number = "", -1
+    for number, text in enumerate(_files(documents)):
+        if number == 0:
+            first = text
+        else:
+            atomic_write_text(task.part_file(number), text)
+    atomic_write_text(task.first_file, first)
+
+
+def _files(documents: Iterable[list[str]]) -> Iterator[str]:
+    """Join documents to the contents of files of bounded size."""
+    content, size = io.StringIO(), 0
+    for sentences in documents:
+        if not sentences:
+            continue
+        text = "\n".join(sentences) + "\n"
+        content.write("\n" if size else "")
+        content.write(text)
+        size += len(text.encode())
+        if size >= _FILE_BYTES:
+            yield content.getvalue()
+            content, size = io.StringIO(), 0
+    if size:
+        yield content.getvalue()
+
+
+def _record(folder: Path, settings: dict[str, Any], fingerprint: str, content: str) -> dict[str, Any]:
+    files = sorted(folder.glob("formatted_*.txt"))
+    return {
+        "settings": settings,
+        "fingerprint": fingerprint,
+        "input_sha256": content,
+        "files": [{"name": file.name, "bytes": file.stat().st_size, "sha256": sha256_of(file)} for file in files],
+    }

@@ -1,0 +1,209 @@
+"""What is in formatted text and how the work on it is divided: from the input alone, whatever the number of processes.
+
+Formatted text: UTF-8, one sentence a line, blank lines between documents.  A document's place is known by two byte
+offsets, so that a plan for any corpus is a few integers a document and a worker reads only its own part.
+"""
+
+import hashlib
+import mmap
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from bert_pytorch.errors import InputError
+
+_BLANK_LINES = re.compile(rb"\n(?:[ \t\r\f\v]*\n)+")
+_MIB = 1 << 20
+_READ_BYTES, _READ_GAP = 4 * _MIB, 64
+
+
+class DocumentTable(NamedTuple):
+    """Where the D documents of some files are."""
+
+    files: tuple[Path, ...]
+    """The files, in order."""
+    file_indices: np.ndarray
+    """int32 (D,), index into `files`."""
+    starts: np.ndarray
+    """int64 (D,), offset of the first byte."""
+    ends: np.ndarray
+    """int64 (D,), offset past the last byte."""
+    sha256: str
+    """Of all files' contents, in order."""
+
+    def take(self, indices: np.ndarray) -> "DocumentTable":
+        """Return the table of some of the documents."""
+        return self._replace(
+            file_indices=self.file_indices[indices], starts=self.starts[indices], ends=self.ends[indices]
+        )
+
+    @property
+    def num_documents(self) -> int:
+        """Documents, D."""
+        return len(self.starts)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all documents."""
+        return int((self.ends - self.starts).sum())
+
+
+class Block(NamedTuple):
+    """A unit of work: whole documents that become one shard."""
+
+    name: str
+    """The shard's name without its suffix."""
+    number: int
+    """Position among all blocks of the plan; part of every random draw."""
+    documents: DocumentTable
+
+
+def text_files(paths: Sequence[Path]) -> list[Path]:
+    """List files given by name, and `*.txt` under folders given, sorted by path within each.
+
+    Raises:
+        InputError: if a path does not exist, or a folder holds no text.
+    """
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(
+                file
+                for file in path.rglob("*.txt")
+                if file.is_file() and not any(part.startswith(".") for part in file.relative_to(path).parts)
+            )
+            if not inside:
+                raise InputError(f"{path}: no text (*.txt) in this folder. Name a folder or file with text.")
+            files += inside
+        elif path.exists():
+            files.append(path)
+        else:
+            raise InputError(f"{path}: there is no such file or folder. Check the spelling of the path.")
+    return files
+
+
+def find_documents(files: Sequence[Path]) -> DocumentTable:
+    """Find the documents of formatted files, in order; nothing but offsets is kept in memory."""
+    owners, starts, ends, digest = [], [], [], hashlib.sha256()
+    for index, path in enumerate(files):
+        size = path.stat().st_size
+        digest.update(f"{size}\n".encode())
+        if size == 0:
+            continue
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            digest.update(content)
+            for start, end in _documents_of(content, size):
+                owners.append(index)
+                starts.append(start)
+                ends.append(end)
+    return DocumentTable(
+        tuple(files),
+        np.array(owners, np.int32),
+        np.array(starts, np.int64),
+        np.array(ends, np.int64),
+        digest.hexdigest(),
+    )
+
+
+def _documents_of(content: mmap.mmap, size: int) -> Iterator[tuple[int, int]]:
+    start = 0
+    for separator in _BLANK_LINES.finditer(content):
+        if _has_text(content, start, separator.start()):
+            yield start, separator.start()
+        start = separator.end()
+    if _has_text(content, start, size):
+        yield start, size
+
+
+def _has_text(content: mmap.mmap, start: int, end: int) -> bool:
+    return bool(content[start : min(start + 64, end)].strip() or content[start:end].strip())
+
+
+def hold_out(documents: DocumentTable, fraction: float, seed: int) -> tuple[DocumentTable, DocumentTable]:
+    """Split into training and held-out documents, round(fraction × D) of the latter but at least one of two or more."""
+    count = documents.num_documents
+    held = min(max(1, round(fraction * count)), count - 1) if fraction > 0 else 0
+    chosen = np.zeros(count, bool)
+    chosen[np.random.default_rng([seed, 0]).permutation(count)[:held]] = True
+    return documents.take(np.flatnonzero(~chosen)), documents.take(np.flatnonzero(chosen))
+
+
+def divide(documents: DocumentTable, prefix: str, block_bytes: int, first_number: int = 0) -> list[Block]:
+    """Divide documents, in order, into blocks of about equal bytes, at most `block_bytes` and one document each.
+
+    Args:
+        documents: the documents.
+        prefix: start of each block's name; a running number follows.
+        block_bytes: text of a block; 0 takes 1/16 of the documents, between 1 and 32 MiB.
+        first_number: number of the first block.
+    """
+    if documents.num_documents == 0:
+        return []
+    total = documents.num_bytes
+    limit = block_bytes or min(max(total // 16, _MIB), 32 * _MIB)
+    sizes = documents.ends - documents.starts
+    centre = np.cumsum(sizes) - sizes // 2
+    share = total / -(-total // limit)
+    _, firsts = np.unique(centre // share, return_index=True)
+    edges = [*firsts.tolist(), documents.num_documents]
+    return [
+        Block(f"{prefix}{index}", first_number + index, documents.take(np.arange(edges[index], edges[index + 1])))
+        for index in range(len(firsts))
+    ]
+
+
+def read_documents(documents: DocumentTable) -> Iterator[list[str]]:
+    """Yield the lines of each document, stripped, empty ones left out.
+
+    Raises:
+        InputError: if the text is not UTF-8 or holds NUL bytes; names the file and the byte's offset.
+    """
+    for _, _, text in read_raw_documents(documents):
+        yield [line for line in map(str.strip, text.split("\n")) if line]
+
+
+def read_raw_documents(documents: DocumentTable) -> Iterator[tuple[Path, int, str]]:
+    """Yield file, offset and text of each document, neighbours read together; raises as `read_documents` does."""
+    opened, content, base = -1, b"", 0
+    columns = (documents.file_indices, documents.starts, documents.ends, _read_ends(documents))
+    for owner, start, end, read_end in zip(*(column.tolist() for column in columns), strict=True):
+        path = documents.files[owner]
+        if owner != opened or end > base + len(content):
+            with path.open("rb") as file:
+                file.seek(start)
+                content, base, opened = file.read(read_end - start), start, owner
+        yield path, start, decode_text(content[start - base : end - base], path, start)
+
+
+def _read_ends(documents: DocumentTable) -> np.ndarray:
+    """For each document, where a read that starts with it should end: past the neighbours that follow it closely."""
+    owners, starts, ends = (c.tolist() for c in (documents.file_indices, documents.starts, documents.ends))
+    for index in range(len(ends) - 2, -1, -1):
+        near = owners[index] == owners[index + 1] and starts[index + 1] - ends[index] <= _READ_GAP
+        if near and ends[index + 1] - starts[index] <= _READ_BYTES:
+            ends[index] = ends[index + 1]
+    return np.array(ends, np.int64)
+
+
+def decode_text(content: bytes, path: Path, offset: int = 0) -> str:
+    """Decode UTF-8 text, a byte order mark left out; `offset` is the place of `content` in the file, for messages.
+
+    Raises:
+        InputError: if it is not UTF-8, or holds NUL bytes.
+    """
+    nul = content.find(b"\0")
+    if nul >= 0:
+        raise InputError(
+            f"{path}: byte {offset + nul} is NUL (0x00): binary data, or another encoding such as UTF-16. Remove the "
+            f"file from the input, or convert it: iconv -f UTF-16 -t UTF-8 '{path}' > NEW"
+        )
+    try:
+        return content.decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}: byte {offset + error.start} is 0x{content[error.start]:02x}, which is not UTF-8 text there. "
+            f"Remove the file from the input, or convert it, for example: iconv -f ISO-8859-1 -t UTF-8 '{path}' > NEW"
+        ) from None

@@ -1,0 +1,104 @@
+"""A vocabulary from formatted text: the settings of `vocab` and its story."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from bert_pytorch.config.settings import Settings
+from bert_pytorch.corpus.builds import Build, fingerprint_of
+from bert_pytorch.corpus.plan import DocumentTable, find_documents, read_documents, text_files
+from bert_pytorch.errors import InputError
+from bert_pytorch.files import exclusive_lock
+from bert_pytorch.tokenization.tokenizer import Tokenizer
+from bert_pytorch.tokenization.training import train_wordpiece
+from bert_pytorch.vocabulary import TOKENIZER_JSON, VOCABULARY_TEXT
+
+logger = logging.getLogger(__name__)
+
+RECORD = "vocabulary.json"
+_VERSION = 1
+
+
+class VocabConfig(Settings):
+    """Train a WordPiece vocabulary on formatted text."""
+
+    input: tuple[Path, ...] = ()
+    """Formatted text: files, or folders searched for *.txt."""
+    output: Path | None = None
+    """Folder for vocab.txt and tokenizer.json."""
+    vocab_size: int = Field(30522, ge=16)
+    """Tokens, special ones included; fewer where the text does not hold as many (BERT: 30522)."""
+    lowercase: bool = True
+    """Lower-case text and strip accents (uncased); --no-lowercase keeps both (cased)."""
+    sample_bytes: int = Field(50_000_000, gt=0)
+    """Text that is trained on: whole documents drawn at random up to this size. Memory: about ten times as much."""
+    seed: int = Field(12345, ge=0)
+    """Seed of that sample."""
+    overwrite: bool = False
+    """Replace a vocabulary made with other settings."""
+
+    renamed_flags: ClassVar[dict[str, str]] = {
+        "input_dir": "--input",
+        "output_dir": "--output",
+        "size": "--vocab_size",
+        "uppercase": "--no-lowercase",
+        "do_lower_case": "--lowercase",
+    }
+
+    def combination_problems(self) -> Iterator[str]:
+        """Yield a message for each impossible combination."""
+        yield from super().combination_problems()
+        if not self.input:
+            yield "--input is missing: name formatted text, a file or a folder."
+        if self.output is None:
+            yield "--output is missing: name a folder for the vocabulary."
+
+
+def make_vocabulary(config: VocabConfig) -> Path:
+    """Train the vocabulary into `config.output` and return that folder; a finished one is left as it is.
+
+    Raises:
+        InputError: if the text cannot be used, or the folder holds another vocabulary.
+    """
+    assert config.output is not None
+    documents = find_documents(text_files(config.input))
+    if documents.num_documents == 0:
+        raise InputError(f"{', '.join(map(str, config.input))}: there is no text in it. Give formatted text.")
+    settings: dict[str, Any] = {
+        name: getattr(config, name) for name in ("vocab_size", "lowercase", "sample_bytes", "seed")
+    }
+    fingerprint = fingerprint_of(_VERSION, settings, documents.sha256)
+    products = (VOCABULARY_TEXT, TOKENIZER_JSON)
+    build = Build(config.output, RECORD, fingerprint, settings, products)
+    with exclusive_lock(config.output, "builds"):
+        if config.overwrite:
+            build.clear()
+        if not build.needs_work():
+            logger.info("%s: finished already, nothing to do", config.output)
+            return config.output
+        build.begin()
+        tokenizer = _train(documents, config)
+        tokenizer.save(config.output)
+        size = len(tokenizer.vocabulary.tokens)
+        build.finish({"settings": settings, "fingerprint": fingerprint, "size": size, "sha256": tokenizer.sha256})
+    logger.info("%s: %d tokens", config.output, size)
+    return config.output
+
+
+def _train(documents: DocumentTable, config: VocabConfig) -> Tokenizer:
+    sample = _sample(documents, config.sample_bytes, config.seed)
+    logger.info("training a vocabulary on %.1f MB of %.1f MB", sample.num_bytes / 1e6, documents.num_bytes / 1e6)
+    texts = (" ".join(lines) for lines in read_documents(sample))
+    return train_wordpiece(texts, config.vocab_size, config.lowercase)
+
+
+def _sample(documents: DocumentTable, num_bytes: int, seed: int) -> DocumentTable:
+    """Draw documents until `num_bytes` are reached; they keep their order."""
+    order = np.random.default_rng([seed, 4]).permutation(documents.num_documents)
+    sizes = (documents.ends - documents.starts)[order]
+    enough = int(np.searchsorted(np.cumsum(sizes), num_bytes)) + 1
+    return documents.take(np.sort(order[:enough]))

@@ -1,0 +1,48 @@
+"""What a session leaves behind: checkpoints on the way, the exported model at its end."""
+
+import logging
+from collections.abc import Callable
+
+from bert_pytorch.checkpoints.format import Checkpoint, DataPosition
+from bert_pytorch.interop.huggingface import export_huggingface
+from bert_pytorch.interop.sources import EXPORTED
+from bert_pytorch.models.bert import BertForPreTraining
+from bert_pytorch.pretraining.session import Learner, Session
+from bert_pytorch.training.loop import Progress
+
+logger = logging.getLogger(__name__)
+
+
+def checkpoint_writer(session: Session, learner: Learner) -> Callable[[Progress], None]:
+    """Return what writes a checkpoint: the whole state after the last finished update."""
+    config, vocabulary = session.config, session.corpus.vocabulary
+
+    def save(progress: Progress) -> None:
+        if not session.world.is_first:
+            return
+        epoch = progress.samples // session.corpus.training.num_sequences
+        checkpoint = Checkpoint(
+            model=learner.model.state_dict(),
+            model_config=session.model_config.model_dump(mode="json"),
+            vocabulary=list(vocabulary.tokens),
+            lowercase=vocabulary.lowercase,
+            step=progress.step,
+            phase=session.start.phase,
+            phase_start=config.previous_phase_end_step,
+            phase_end=progress.step == config.previous_phase_end_step + config.max_steps,
+            data_position=DataPosition(config.seed, epoch, progress.samples),
+            optimizer=learner.optimizer.state_dict(),
+            scaler=learner.scaler.state_dict() if learner.scaler.is_enabled() else None,
+            run_config=config.model_dump(mode="json"),
+        )
+        session.store.save(progress.step, checkpoint.to_dict())
+
+    return save
+
+
+def export_model(session: Session, model: BertForPreTraining, *, only_if_missing: bool = False) -> None:
+    """Write `model/` as a Hugging Face folder."""
+    folder = session.output_dir / EXPORTED
+    if session.world.is_first and not (only_if_missing and (folder / "config.json").exists()):
+        export_huggingface(folder, model.state_dict(), session.model_config, session.corpus.vocabulary)
+        logger.info("model: %s (opens in transformers)", folder)

@@ -1,0 +1,152 @@
+"""One shard: its header, read once, and its rows, memory-mapped in place where the file allows it."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+
+from bert_pytorch.errors import InputError
+from bert_pytorch.records import SequenceRows, StaticMasks
+from bert_pytorch.shards import layouts
+from bert_pytorch.shards.layouts import COLUMNS, Layout
+
+_PROBED_ROWS = 256
+
+
+class Header(NamedTuple):
+    """What a shard says about itself, without its rows."""
+
+    path: Path
+    layout: Layout
+    num_rows: int
+    sequence_length: int
+    next_sentence: bool
+    """Whether rows are pairs with a next-sentence label."""
+    offsets: dict[str, tuple[int, str, tuple[int, ...]]] | None
+    """Byte offset, dtype and shape of each dataset in the file; None where they are compressed or chunked."""
+    attributes: dict[str, Any]
+    """The file's attributes; a foreign shard has none of ours."""
+
+
+def read_header(path: Path) -> Header:
+    """Open a shard, recognise its layout and check its shapes.
+
+    Raises:
+        InputError: if it is not HDF5, truncated, empty, of another layout, or its datasets disagree.
+    """
+    if path.stat().st_size == 0:
+        raise InputError(f"{path}: the file is empty (0 bytes), wanted an HDF5 shard. Remove it or build it again.")
+    try:
+        with h5py.File(path, "r") as file:
+            return _header_of(path, file)
+    except (OSError, RuntimeError) as error:
+        if isinstance(error, PermissionError):
+            raise
+        whole = " It seems truncated: a copy or a download that did not finish?" if "truncated" in str(error) else ""
+        raise InputError(f"{path}: not a readable HDF5 file.{whole} Remove it or build it again.") from None
+
+
+def _header_of(path: Path, file: h5py.File) -> Header:
+    names = {name for name, item in file.items() if isinstance(item, h5py.Dataset)}
+    layout = layouts.layout_of(names)
+    if layout is None:
+        packed = any(name in names for name in layouts.PACKED_ONLY)
+        found = "Habana's packed layout, which this version does not read" if packed else _listing(names)
+        wanted = " or ".join(f"{', '.join(columns)} ({name})" for name, columns in COLUMNS.items())
+        raise InputError(f"{path}: found {found}; wanted the datasets {wanted}.")
+    columns = {name: file[name] for name in COLUMNS[layout]}
+    for name, column in COLUMNS[layout].items():
+        data = columns[name]
+        if data.ndim != column.dimensions or data.dtype.kind not in "iub":
+            wanted = f"whole numbers with {column.dimensions} dimension(s)"
+            raise InputError(f"{path}: {name} has shape {data.shape} of {data.dtype}, wanted {wanted}.")
+    counts = {name: data.shape[0] for name, data in columns.items()}
+    if len(set(counts.values())) > 1:
+        raise InputError(f"{path}: its datasets differ in rows: {counts}. Build the shard again.")
+    rows = columns[layouts.INPUT_IDS].shape[0]
+    if rows == 0:
+        raise InputError(f"{path}: it has no rows. Remove it.")
+    return Header(
+        path=path,
+        layout=layout,
+        num_rows=rows,
+        sequence_length=columns[layouts.INPUT_IDS].shape[1],
+        next_sentence=_has_pairs(file, layout),
+        offsets=_offsets(columns),
+        attributes={name: _plain(value) for name, value in file.attrs.items()},
+    )
+
+
+def _has_pairs(file: h5py.File, layout: Layout) -> bool:
+    if "next_sentence" in file.attrs:
+        return bool(file.attrs["next_sentence"])
+    if layout == "native":
+        return bool(file[layouts.SPECIAL_TOKEN_POSITIONS].shape[1] == 3)
+    return bool(file[layouts.SEGMENT_IDS][:_PROBED_ROWS].any())  # a foreign file: single segments leave them all 0
+
+
+def _offsets(columns: dict[str, h5py.Dataset]) -> dict[str, tuple[int, str, tuple[int, ...]]] | None:
+    offsets = {name: data.id.get_offset() for name, data in columns.items()}
+    if any(offset is None for offset in offsets.values()):
+        return None
+    return {name: (offsets[name], data.dtype.str, data.shape) for name, data in columns.items()}
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _listing(names: set[str]) -> str:
+    return f"the datasets {', '.join(sorted(names))}" if names else "no datasets"
+
+
+class OpenShard:
+    """The rows of one shard; memory-mapped, or read into memory whole where the file is compressed."""
+
+    def __init__(self, header: Header) -> None:
+        self.header = header
+        if header.offsets is None:
+            with h5py.File(header.path, "r") as file:
+                self._columns = {name: file[name][...] for name in COLUMNS[header.layout]}
+        else:
+            whole = np.memmap(header.path, np.uint8, "r")  # one mapping, hence one file descriptor, a shard
+            self._columns = {
+                name: np.ndarray(shape, dtype, whole, offset) for name, (offset, dtype, shape) in header.offsets.items()
+            }
+
+    def rows(self, indices: np.ndarray) -> SequenceRows:
+        """Gather rows.
+
+        Args:
+            indices: int64 (n,), within this shard, in any order.
+        """
+        columns = {name: column[indices] for name, column in self._columns.items()}
+        input_ids = columns[layouts.INPUT_IDS].astype(np.int32, copy=False)
+        labels = columns[layouts.NEXT_SENTENCE_LABELS].astype(np.int8, copy=False)
+        native = self.header.layout == "native"
+        lengths, starts = _native_edges(columns) if native else _nvidia_edges(columns)
+        pairs = self.header.next_sentence
+        return SequenceRows(
+            input_ids=input_ids,
+            lengths=lengths,
+            segment_b_starts=starts if pairs else lengths,
+            next_sentence_labels=labels if pairs else None,
+            static_masks=None if native else _static_masks(columns),
+        )
+
+
+def _native_edges(columns: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    positions = columns[layouts.SPECIAL_TOKEN_POSITIONS].astype(np.int32, copy=False)
+    return positions[:, -1] + 1, positions[:, 1] + 1
+
+
+def _nvidia_edges(columns: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    lengths = columns[layouts.INPUT_MASK].sum(axis=1, dtype=np.int32)
+    return lengths, lengths - columns[layouts.SEGMENT_IDS].sum(axis=1, dtype=np.int32)
+
+
+def _static_masks(columns: dict[str, np.ndarray]) -> StaticMasks:
+    positions = columns[layouts.MASKED_POSITIONS].astype(np.int32, copy=False)
+    used = (positions != 0).sum(axis=1, dtype=np.int32)  # position 0 is [CLS], never masked: 0 means an empty slot
+    return StaticMasks(positions, columns[layouts.MASKED_IDS].astype(np.int32, copy=False), used)

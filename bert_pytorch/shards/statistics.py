@@ -1,0 +1,46 @@
+"""Counts over a whole set, streamed."""
+
+import numpy as np
+
+from bert_pytorch.records import SPECIAL_TOKENS, UNKNOWN_TOKEN
+from bert_pytorch.shards.shard_set import ShardSet
+
+_ROWS_AT_ONCE = 4096
+
+
+def token_counts(shards: ShardSet) -> np.ndarray:
+    """Count each token id over all rows before corruption, padding left out: int64 (largest id + 1,)."""
+    counts = np.zeros(1, np.int64)
+    for start in range(0, shards.num_sequences, _ROWS_AT_ONCE):
+        rows = shards.rows(np.arange(start, min(start + _ROWS_AT_ONCE, shards.num_sequences)))
+        ids = rows.input_ids
+        if rows.static_masks is not None:
+            masks, ids = rows.static_masks, ids.copy()
+            row, slot = np.nonzero(np.arange(masks.positions.shape[1]) < masks.counts[:, None])
+            ids[row, masks.positions[row, slot]] = masks.token_ids[row, slot]
+        inside = ids[np.arange(shards.sequence_length) < rows.lengths[:, None]]
+        found = np.bincount(inside)
+        size = max(len(counts), len(found))
+        counts = np.pad(counts, (0, size - len(counts))) + np.pad(found, (0, size - len(found)))
+    return counts
+
+
+def unigram_entropy(shards: ShardSet) -> float:
+    """Return the entropy, in nats, of the set's tokens without the special ones: the loss of knowing frequencies only.
+
+    [UNK] counts as a word.  Without a vocabulary the two commonest positions' ids, [CLS] and [SEP], are recognised by
+    standing at the ends of rows.
+    """
+    counts = token_counts(shards).astype(np.float64)
+    counts[_special_ids(shards, len(counts))] = 0
+    share = counts[counts > 0] / counts.sum()
+    return float(-(share * np.log(share)).sum())
+
+
+def _special_ids(shards: ShardSet, size: int) -> list[int]:
+    if shards.vocabulary is not None:
+        ids = [shards.vocabulary.id_of(token) for token in SPECIAL_TOKENS if token != UNKNOWN_TOKEN]
+    else:
+        first = shards.rows(np.zeros(1, np.int64))
+        ids = [0, int(first.input_ids[0, 0]), int(first.input_ids[0, first.lengths[0] - 1])]
+    return [index for index in ids if index < size]

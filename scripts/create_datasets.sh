@@ -1,0 +1,125 @@
+#!/usr/bin/env bash
+# Build a pretraining corpus: text → formatted text → vocabulary → shards.
+#
+#   ./scripts/create_datasets.sh --output corpus --nproc 4 --input my_texts wikipedia.xml.bz2
+#   ./scripts/create_datasets.sh --output corpus --nproc 4 --encode --encode-type bert
+#
+# Each stage can run alone; what an earlier start finished is kept.
+
+set -euo pipefail
+
+usage() {
+    cat <<'TEXT'
+usage: create_datasets.sh -o DIR [options]
+
+  -o, --output DIR        folder for everything: DIR/formatted, DIR/vocab, DIR/encoded (required)
+  -p, --nproc N           worker processes (default: every core)
+      --input PATH …      input of the first stage that runs: text files or folders, JSON lines, Wikipedia dumps;
+                          with --encode and no --format, formatted text
+
+  Stages; without any of these, formatting and encoding run:
+      --download          not in this version: fetch the text yourself and name it with --input
+      --format            text to one sentence a line, blank line between documents
+      --encode            formatted text to a vocabulary, unless one is given, and shards
+
+  Options of --encode:
+      --encode-type TYPE  bert: sentence pairs, lengths 128 and 512; roberta: single segments of 512 (default)
+      --vocab_file F      vocab.txt, tokenizer.json, or a folder with one; none: one is trained
+      --vocab_size N      size of the vocabulary to train (default 30522)
+      --max_seq_len L …   other lengths than the type's, for small builds
+      --seed N            seed of every random choice, in all stages
+      --no-books          accepted; it matters to --download only
+  -h, --help              this text
+TEXT
+}
+
+usage_error() {
+    echo "error: create_datasets.sh: $1 (create_datasets.sh --help lists all options.)" >&2
+    exit 2
+}
+
+output="" nproc=0 encode_type=roberta vocab_file="" vocab_size="" seed=()
+format=false encode=false inputs=() lengths=()
+
+while (($#)); do
+    option=$1
+    shift
+    case $option in
+        -o | --output | -p | --nproc | --encode-type | --encode_type | --vocab_file | --vocab-file | \
+            --vocab_size | --vocab-size | --seed)
+            (($#)) && [[ $1 != --* ]] || usage_error "$option: no value follows it."
+            value=$1
+            shift
+            ;;&
+        -o | --output) output=$value ;;
+        -p | --nproc) nproc=$value ;;
+        --encode-type | --encode_type) encode_type=$value ;;
+        --vocab_file | --vocab-file) vocab_file=$value ;;
+        --vocab_size | --vocab-size) vocab_size=$value ;;
+        --seed) seed=(--seed "$value") ;;
+        --input)
+            while (($#)) && [[ $1 != -* ]]; do inputs+=("$1") && shift; done
+            ((${#inputs[@]})) || usage_error "--input: no path follows it."
+            ;;
+        --max_seq_len | --max-seq-len)
+            while (($#)) && [[ $1 != -* ]]; do lengths+=("$1") && shift; done
+            ((${#lengths[@]})) || usage_error "--max_seq_len: no length follows it."
+            ;;
+        --format) format=true ;;
+        --encode) encode=true ;;
+        --no-books | --no_books) ;;
+        --download)
+            usage_error "--download comes in a later version; fetch the text yourself and name it with --input PATH."
+            ;;
+        -h | --help) usage && exit 0 ;;
+        *) usage_error "unknown option $option." ;;
+    esac
+done
+
+[[ -n $output ]] || usage_error "--output is missing: name a folder."
+[[ $nproc =~ ^[0-9]+$ ]] || usage_error "--nproc: found '$nproc', wanted a whole number."
+[[ $encode_type == bert || $encode_type == roberta ]] ||
+    usage_error "--encode-type: found '$encode_type', wanted bert or roberta."
+[[ -z $vocab_file || -z $vocab_size ]] || usage_error "--vocab_file and --vocab_size contradict each other: keep one."
+$format || $encode || { format=true encode=true; }
+
+repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+python=${PYTHON:-}
+if [[ -z $python ]]; then
+    python=python3
+    [[ -x $repository/.venv/bin/python ]] && python=$repository/.venv/bin/python
+fi
+corpus() { PYTHONPATH=$repository${PYTHONPATH:+:$PYTHONPATH} "$python" -m bert_pytorch.corpus "$@"; }
+
+formatted=("$output/formatted")
+if $format; then
+    ((${#inputs[@]})) || usage_error "--input is missing: name text, a Wikipedia dump, or folders with such files."
+    corpus format --input "${inputs[@]}" --output "$output/formatted" --processes "$nproc" "${seed[@]}"
+elif ((${#inputs[@]})); then
+    formatted=("${inputs[@]}")
+fi
+$encode || exit 0
+
+if [[ -z $vocab_file ]]; then
+    vocab_file=$output/vocab
+    corpus vocab --input "${formatted[@]}" --output "$vocab_file" --vocab_size "${vocab_size:-30522}" "${seed[@]}"
+fi
+
+encode_set() { # length short_seq_prob next_seq_prob
+    corpus encode --input "${formatted[@]}" --output "$output/encoded" --vocab_file "$vocab_file" \
+        --max_seq_len "$1" --short_seq_prob "$2" --next_seq_prob "$3" --processes "$nproc" "${seed[@]}"
+}
+
+if [[ $encode_type == bert ]]; then
+    ((${#lengths[@]})) || lengths=(128 512)
+    short_seq_prob=0.1 # the first length sees shorter sequences too, later ones only full ones
+    for length in "${lengths[@]}"; do
+        encode_set "$length" "$short_seq_prob" 0.5
+        short_seq_prob=0
+    done
+else
+    ((${#lengths[@]})) || lengths=(512)
+    for length in "${lengths[@]}"; do
+        encode_set "$length" 0.1 0
+    done
+fi
