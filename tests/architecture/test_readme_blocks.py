@@ -19,7 +19,8 @@ def test_continued_lines_are_one_command():
 
 
 def test_markers_belong_to_the_block_right_after_them():
-    text = "<!-- not run in tests: needs 8 GPUs -->\n```bash\na\n```\n<!-- must run: quickstart -->\n\n```bash\nb\n```\n```bash\nc\n```"
+    text = "<!-- not run in tests: needs 8 GPUs -->\n```bash\na\n```\n"
+    text += "<!-- must run: quickstart -->\n\n```bash\nb\n```\n```bash\nc\n```"
     assert [(block.skip_reason, block.name) for block in bash_blocks(text)] == [
         ("needs 8 GPUs", ""),
         ("", "quickstart"),

@@ -73,12 +73,6 @@ def test_what_the_system_refused_is_said_with_the_path(number, words):
     assert message.endswith(".")
 
 
-def test_an_error_of_a_rename_names_both_paths():
-    message = explain_os_error(OSError(errno.EXDEV, "Invalid cross-device link", "a.txt", None, "b.txt"))
-    assert "a.txt" in message
-    assert "b.txt" in message
-
-
 def test_a_reader_that_goes_away_ends_the_program_silently():
     code = "import sys; from bert_pytorch.errors import front_door\n"
     code += "def main():\n    for line in range(100000): print(line)\nsys.exit(front_door(main))"

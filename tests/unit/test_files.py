@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -45,9 +46,8 @@ def test_a_written_file_is_whole_and_leaves_nothing_beside_it(tmp_path):
 def test_a_writer_that_fails_leaves_the_old_file_and_no_other(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(ValueError, match="half-way"), atomic_path(path) as temporary:
-        temporary.write_text("ne")
-        raise ValueError("half-way")
+    with pytest.raises(UnicodeEncodeError), atomic_path(path) as temporary:
+        temporary.write_text("ne" * 100_000 + "\ud800", encoding="utf-8")
     assert path.read_text() == "old"
     assert names_in(tmp_path) == ["a.txt"]
 
@@ -131,30 +131,44 @@ def test_a_full_disk_leaves_the_old_file_and_names_the_path(tmp_path):
         assert names_in(disk) == ["a.txt"]
 
 
+def test_a_folder_where_the_file_should_be_is_told_by_its_name(tmp_path):
+    (tmp_path / "a.txt" / "b").mkdir(parents=True)
+    with pytest.raises(IsADirectoryError) as refused:
+        atomic_write_text(tmp_path / "a.txt", "x")
+    assert refused.value.filename == str(tmp_path / "a.txt")
+    assert names_in(tmp_path) == ["a.txt"]
+
+
+def test_errors_about_other_files_keep_their_names(tmp_path):
+    with pytest.raises(FileNotFoundError) as refused, atomic_path(tmp_path / "a.txt"):
+        (tmp_path / "source").read_text()
+    assert refused.value.filename == str(tmp_path / "source")
+
+
 def test_a_full_disk_is_told_by_the_front_door_with_the_place(tmp_path, capsys):
     from bert_pytorch.errors import front_door
 
     with small_disk(tmp_path / "disk", size_kib=64) as disk:
         assert front_door(lambda: atomic_write_text(disk / "a.txt", "x" * 200_000)) == 1
         told = capsys.readouterr().err
-    assert "the disk is full" in told
-    assert str(disk) in told
+    assert told.startswith(f"error: {disk / 'a.txt'}: the disk is full")
 
 
-def test_a_folder_that_cannot_be_written_is_told(tmp_path):
+def test_a_folder_that_cannot_be_written_is_told():
     need_root()
-    tmp_path.chmod(0o755)
     code = (
         "import os, sys\nfrom pathlib import Path\nfrom bert_pytorch.errors import front_door\n"
         "from bert_pytorch.files import atomic_write_text\nos.setgid(65534)\nos.setuid(65534)\n"
         "sys.exit(front_door(lambda: atomic_write_text(Path(sys.argv[1]) / 'a.txt', 'x')))\n"
     )
-    command = [sys.executable, "-c", code, str(tmp_path)]
-    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert result.returncode == 1
-    assert "permission denied" in result.stderr
-    assert str(tmp_path) in result.stderr
-    assert names_in(tmp_path) == []
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folders let only root in
+        folder = Path(name)
+        folder.chmod(0o755)
+        command = [sys.executable, "-c", code, name]
+        result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+        assert result.returncode == 1
+        assert result.stderr.startswith(f"error: {folder / 'a.txt'}: permission denied")
+        assert names_in(folder) == []
 
 
 HOLDER = (
@@ -187,10 +201,8 @@ def test_a_lock_is_free_again_after_its_block_whatever_ends_it(tmp_path):
 
 
 def test_a_worker_that_outlives_the_writer_does_not_keep_the_lock(tmp_path):
-    code = HOLDER.replace("import sys, time", "import subprocess, sys, time").replace(
-        "    print('here'",
-        "    p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(20)'])\n    print(p.pid",
-    )
+    start = "import subprocess; worker = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(20)'])"
+    code = HOLDER.replace("    print('here'", f"    {start}\n    print(worker.pid")
     with child(code, tmp_path) as process:
         assert process.stdout is not None
         worker = int(process.stdout.readline())
