@@ -98,6 +98,8 @@ def _scan(settings: type[Settings], argv: Sequence[str]) -> _Scan:
         name = flag.replace("-", "_")
         if name.startswith("no_") and _arity(settings, name[3:]) == 0:
             name, given = name[3:], [False]
+            if equals:
+                problems.append(f"--no-{name} takes no value, found {value!r}: write --{name} or --no-{name}.")
         elif name not in settings.model_fields or name == positional:
             problems.append(_unknown_flag(word.partition("=")[0], name, settings))
             while words and not _is_flag(words[0]):
