@@ -86,7 +86,7 @@ def _parse_json(text: str) -> Any:
 
 _JSON_REASONS = {
     "Expecting value": "a value is wanted here",
-    "Expecting property name enclosed in double quotes": "a key in double quotes is wanted here (a last value has no comma)",
+    "Expecting property name enclosed in double quotes": "a key in double quotes is wanted here (no comma before })",
     "Illegal trailing comma before end of object": "no comma stands after the last value",
     "Expecting ',' delimiter": "a comma is wanted here",
     "Expecting ':' delimiter": "a colon is wanted here",
