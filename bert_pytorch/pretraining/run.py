@@ -7,6 +7,7 @@ from collections.abc import Callable
 from bert_pytorch.checkpoints.reading import load_checkpoint
 from bert_pytorch.config.command_line import Resolved
 from bert_pytorch.data.loader import EvaluationLoader, TrainingLoader
+from bert_pytorch.interop.sources import load_source
 from bert_pytorch.models.bert import BertForPreTraining
 from bert_pytorch.optim.schedules import learning_rate_factor
 from bert_pytorch.pretraining.config import PretrainingConfig
@@ -50,12 +51,14 @@ def pretrain(resolved: Resolved[PretrainingConfig], world: World) -> EndReason:
         start = world.on_first(lambda: decide_start(config, store))
         logger.info("device: %s; ranks: %d", chosen.reason, world.size)
         state = load_checkpoint(start.checkpoint) if start.checkpoint is not None else None
-        session = open_session(config, world, chosen.device, stop, store, start, state)
+        begin_from = config.init_checkpoint if state is None else None
+        initial = load_source(begin_from) if begin_from is not None else None
+        session = open_session(config, world, chosen.device, stop, store, start, state, initial)
         if world.is_first:
             record = output_dir / f"{config.log_prefix}_run_config.json"
             write_run_config(record, resolved, session.model_config, world.size)
-        learner = build_learner(session, state)
-        del state  # as large as model and optimizer together
+        learner = build_learner(session, state, initial)
+        del state, initial  # as large as model and optimizer together
         return _run(session, learner)
 
 

@@ -10,6 +10,7 @@ import torch
 
 from bert_pytorch.checkpoints.store import CheckpointStore
 from bert_pytorch.files import exclusive_lock, remove_partial_files
+from bert_pytorch.interop.matching import LoadedWeights
 from bert_pytorch.interop.sources import CHECKPOINTS, EXPORTED
 from bert_pytorch.models.bert import BertForPreTraining
 from bert_pytorch.models.config import ModelConfig
@@ -19,7 +20,7 @@ from bert_pytorch.optim.state import load_optimizer_state
 from bert_pytorch.pretraining.config import PretrainingConfig
 from bert_pytorch.pretraining.parts import Corpus, check_fit, for_vocabulary, open_corpus, pick_model_config
 from bert_pytorch.pretraining.start import Start, refuse_other_model, report_changes
-from bert_pytorch.pretraining.weights import load_initial_weights
+from bert_pytorch.pretraining.weights import put_initial_weights
 from bert_pytorch.runtime.distributed import World
 from bert_pytorch.runtime.precision import Precision, choose_precision
 from bert_pytorch.runtime.stopping import StopRequests
@@ -83,10 +84,13 @@ def open_session(
     store: CheckpointStore,
     start: Start,
     state: dict[str, Any] | None,
+    initial: LoadedWeights | None,
 ) -> Session:
     """Open the data, settle the shape of the model and check that everything fits together."""
     corpus = open_corpus(config)
-    saved = None if state is None else ModelConfig.model_validate(state["model_config"])
+    saved = None if initial is None else initial.config
+    if state is not None:
+        saved = ModelConfig.model_validate(state["model_config"])
     model_config = for_vocabulary(pick_model_config(config, saved), corpus.vocabulary)
     assert config.input_dir is not None
     check_fit(model_config, corpus.training, config.input_dir)
@@ -98,15 +102,15 @@ def open_session(
     return Session(config, output_dir, world, device, precision, stop, store, start, corpus, model_config)
 
 
-def build_learner(session: Session, state: dict[str, Any] | None) -> Learner:
+def build_learner(session: Session, state: dict[str, Any] | None, initial: LoadedWeights | None) -> Learner:
     """Build the model and its optimizer and bring them to where the session begins."""
     config, start = session.config, session.start
     model = BertForPreTraining(session.model_config, attention=config.attention, seed=config.seed)
     model.checkpoint_activations = config.checkpoint_activations
     if state is not None:
         model.load_state_dict(state["model"])
-    elif config.init_checkpoint is not None:
-        load_initial_weights(model, config.init_checkpoint, session.corpus.vocabulary)
+    elif initial is not None and config.init_checkpoint is not None:
+        put_initial_weights(model, initial, config.init_checkpoint, session.corpus.vocabulary)
     model.to(session.device)
     logger.info("model: %s parameters", f"{num_parameters(session.model_config):,}")
     logger.info("attention: %s", model.select_attention(session.device))

@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 
 from bert_pytorch.errors import ConfigError
-from bert_pytorch.interop.sources import load_source
+from bert_pytorch.interop.matching import LoadedWeights
 from bert_pytorch.models.bert import BertForPreTraining
 from bert_pytorch.records import Vocabulary
 
@@ -14,18 +14,20 @@ HEADS = ("cls.", "bert.pooler.")
 """Parts that an encoder may come without, and that a run may do without."""
 
 
-def load_initial_weights(model: BertForPreTraining, path: Path, vocabulary: Vocabulary) -> None:
-    """Put the weights in `path` into `model`; heads that it lacks keep their initial values, which is told.
+def put_initial_weights(
+    model: BertForPreTraining, given: LoadedWeights, path: Path, vocabulary: Vocabulary
+) -> None:
+    """Put given weights into `model`; heads that it lacks keep their initial values, which is told.
 
     Args:
         model: on the CPU, initialised.
-        path: a ckpt_N.pt, a run's output folder, or a Hugging Face folder.
+        given: what `interop.sources.load_source` read.
+        path: where from, for messages.
         vocabulary: of the corpus; the weights must have been trained with the same.
 
     Raises:
         ConfigError: if the weights are of another shape or vocabulary.
     """
-    given = load_source(path)
     wanted = model.state_dict()
     problems = []
     if given.vocabulary != vocabulary:

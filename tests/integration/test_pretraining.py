@@ -101,7 +101,7 @@ def test_a_stop_on_request_saves_the_last_finished_update_and_ends_with_75(
 ) -> None:
     run, log = tmp_path / "run", tmp_path / "log"
     # Hundreds of micro-batches an update: a stop must not wait for the end of one.
-    flags = {**basics, "global_batch_size": 4000, "local_batch_size": 1, "num_steps_per_checkpoint": 1000}
+    flags = {**basics, "global_batch_size": 200, "local_batch_size": 1, "num_steps_per_checkpoint": 1000}
     with started(pretraining_command(**flags, output_dir=run, max_steps=500), log) as process:
         wait_until(lambda: len(metrics(run, "train")) >= 1 or process.poll() is not None, 120, "the first update")
         process.send_signal(number)
@@ -109,7 +109,7 @@ def test_a_stop_on_request_saves_the_last_finished_update_and_ends_with_75(
     assert code == 75, log.read_text()
     done = len(metrics(run, "train"))
     assert [(row["reason"], row["step"]) for row in metrics(run, "end")] == [("signal", done)]
-    assert checkpoint(run, done)["data_position"]["samples"] == done * 4000
+    assert checkpoint(run, done)["data_position"]["samples"] == done * 200
 
 
 def test_the_time_limit_ends_a_session_with_75(basics: dict[str, Any], tmp_path: Path) -> None:
