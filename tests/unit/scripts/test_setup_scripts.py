@@ -9,9 +9,9 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -20,19 +20,55 @@ from tests.support.data import REPOSITORY
 
 STATE = Path(".venv") / ".bert_pytorch"
 BARE = str(Path(getattr(sys, "_base_executable", sys.executable)).resolve())
-SETUP = 'source "$1/scripts/lib/environment.sh"; use_environment running; echo "$PYTHON"; python -c "import sys; print(sys.prefix)"'
+SETUP = (
+    'source "$1/scripts/lib/environment.sh"; use_environment running; '
+    'echo "$PYTHON"; python -c "import sys; print(sys.prefix)"'
+)
+
+
+class Bare(NamedTuple):
+    """A repository that was set up once, and how that went."""
+
+    folder: Path
+    first: Completed
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Bare:
+    """Set up a bare clone whose name has a space, and whose packages are the test's own."""
+    folder = tmp_path_factory.mktemp("finished") / "a clone"
+    shutil.copytree(REPOSITORY / "scripts", folder / "scripts")
+    write_wheel(folder.parent / "wheels", "torch", "2.13.0")
+    write_wheel(folder.parent / "wheels", "harmless", "1.0")
+    (folder / "requirements-torch.txt").write_text("torch==2.13.0\n")
+    (folder / "requirements.txt").write_text("harmless==1.0  # a package\n")
+    return Bare(folder, set_up(folder))
 
 
 @pytest.fixture
-def repository(tmp_path: Path) -> Iterator[Path]:
-    """Copy the scripts into a folder whose name has a space, with a torch pin that nothing has to fetch."""
+def repository(finished: Bare, tmp_path: Path) -> Path:
+    """Copy the finished repository, with its `.venv` as if it had been made there."""
     folder = tmp_path / "a clone"
-    shutil.copytree(REPOSITORY / "scripts", folder / "scripts")
-    write_wheel(tmp_path / "wheels", "torch", "2.13.0")
-    write_wheel(tmp_path / "wheels", "harmless", "1.0")
-    (folder / "requirements-torch.txt").write_text("torch==2.13.0\n")
-    (folder / "requirements.txt").write_text("harmless==1.0  # a package\n")
-    yield folder.resolve()
+    shutil.copytree(finished.folder.parent, tmp_path, symlinks=True, dirs_exist_ok=True)
+    state = folder / STATE
+    state.write_text(state.read_text().replace(str(finished.folder), str(folder)))
+    return folder
+
+
+def require_another(repository: Path) -> None:
+    """Add a requirement, as an update of the repository does."""
+    write_wheel(repository.parent / "wheels", "another", "2.0")
+    (repository / "requirements.txt").write_text("harmless==1.0\nanother==2.0\n")
+
+
+def bare_copy(venv: Path, folder: Path) -> Path:
+    """Copy a `.venv` to where it is somebody's own: without our state file and our packages."""
+    shutil.copytree(venv, folder, symlinks=True)
+    (folder / STATE.name).unlink()
+    for path in folder.glob("lib/python3*/site-packages/*"):
+        if path.name.startswith(("torch", "harmless")):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return folder
 
 
 def write_wheel(folder: Path, name: str, version: str) -> None:
@@ -65,8 +101,8 @@ def set_up(repository: Path, **variables: str) -> Completed:
     return run(["bash", "-euo", "pipefail", "-c", SETUP, "set-up", str(repository)], cwd=Path("/"), env=env | variables)
 
 
-def test_a_bare_clone_gets_a_venv_and_the_second_run_does_nothing(repository):
-    first = set_up(repository)
+def test_a_bare_clone_gets_a_venv_and_the_second_run_does_nothing(finished):
+    repository, first = finished
     assert first.code == 0, first
     assert first.stdout.splitlines() == [str(repository / ".venv/bin/python"), str(repository / ".venv")]
     assert "installing torch 2.13.0" in first.stderr
@@ -78,18 +114,18 @@ def test_a_bare_clone_gets_a_venv_and_the_second_run_does_nothing(repository):
     assert (repository / STATE).read_text() == state
 
 
-def test_the_rest_of_a_killed_set_up_is_made_anew(repository):
-    assert set_up(repository).code == 0
+def test_the_rest_of_a_killed_set_up_is_made_anew_once_by_two_at_once(repository):
     (repository / STATE).write_text("made here\ninstalling\n")
     (repository / ".venv" / "half-written").write_text("")
-    result = set_up(repository)
-    assert result.code == 0, result
-    assert "unfinished" in result.stderr
+    with ThreadPoolExecutor(2) as pool:
+        results = list(pool.map(lambda _: set_up(repository), range(2)))
+    assert [result.code for result in results] == [0, 0], results
+    assert sorted("unfinished" in result.stderr for result in results) == [False, True]
     assert not (repository / ".venv" / "half-written").exists()
+    assert set_up(repository).stderr == ""
 
 
 def test_a_moved_repository_gets_a_venv_of_its_own(repository):
-    assert set_up(repository).code == 0
     moved = repository.rename(repository.parent / "moved")
     result = set_up(moved)
     assert result.code == 0, result
@@ -97,10 +133,8 @@ def test_a_moved_repository_gets_a_venv_of_its_own(repository):
 
 
 def test_changed_requirements_are_installed_into_the_venv_that_is_there(repository):
-    assert set_up(repository).code == 0
     (repository / ".venv" / "mine").write_text("")
-    write_wheel(repository.parent / "wheels", "another", "2.0")
-    (repository / "requirements.txt").write_text("harmless==1.0\nanother==2.0\n")
+    require_another(repository)
     result = set_up(repository)
     assert result.code == 0, result
     assert "another" in result.stderr
@@ -109,7 +143,7 @@ def test_changed_requirements_are_installed_into_the_venv_that_is_there(reposito
 
 
 def test_somebody_elses_venv_is_used_and_never_removed(repository):
-    subprocess.run([BARE, "-m", "venv", str(repository / ".venv")], check=True)
+    (repository / STATE).unlink()
     (repository / ".venv" / "mine").write_text("")
     assert set_up(repository).code == 0
     (repository / STATE).write_text("found here\ninstalling\n")  # as after a kill
@@ -124,33 +158,24 @@ def test_somebody_elses_venv_is_used_and_never_removed(repository):
 
 
 def test_a_failing_installer_is_shown_whole_and_the_next_run_repairs(repository):
-    wheel = repository.parent / "wheels" / "harmless-1.0-py3-none-any.whl"
+    require_another(repository)
+    wheel = repository.parent / "wheels" / "another-2.0-py3-none-any.whl"
     wheel.rename(wheel.with_suffix(".away"))
     result = set_up(repository)
     assert result.code == 1
-    assert "No matching distribution found for harmless==1.0" in result.stderr
+    assert "No matching distribution found for another==2.0" in result.stderr
     assert "then run the same command again" in result.stderr
     assert "Traceback" not in result.stderr
     wheel.with_suffix(".away").rename(wheel)
     assert set_up(repository).code == 0
 
 
-def test_two_set_ups_at_once_make_one_venv(repository):
-    with ThreadPoolExecutor(2) as pool:
-        results = list(pool.map(lambda _: set_up(repository), range(2)))
-    assert [result.code for result in results] == [0, 0], results
-    assert sorted("making" in result.stderr for result in results) == [False, True]
-    assert set_up(repository).stderr == ""
-
-
 def test_an_active_environment_is_completed_and_its_torch_kept(repository, tmp_path):
-    active = tmp_path / "active"
-    subprocess.run([BARE, "-m", "venv", str(active)], check=True)
+    active = bare_copy(repository / ".venv", tmp_path / "active")
     install(active, tmp_path, "2.12.0a0")
     result = set_up(repository, VIRTUAL_ENV=str(active), BERT_PYTORCH_PYTHON="")
     assert result.code == 0, result
     assert result.stdout.splitlines() == [str(active / "bin/python"), str(active)]
-    assert not (repository / ".venv").exists()
     code = "import torch, harmless; print(torch.__version__)"
     assert run([active / "bin/python", "-c", code], cwd=repository).stdout.strip() == "2.12.0a0"
 
@@ -172,8 +197,7 @@ def install(active: Path, tmp_path: Path, torch: str) -> None:
     ],
 )
 def test_an_active_environments_unusable_torch_is_told_not_replaced(repository, tmp_path, version, broken, message):
-    active = tmp_path / "active"
-    subprocess.run([BARE, "-m", "venv", str(active)], check=True)
+    active = bare_copy(repository / ".venv", tmp_path / "active")
     install(active, tmp_path, version)
     (module,) = active.glob("lib/python3*/site-packages/torch.py")
     if broken:
@@ -197,7 +221,6 @@ def test_without_a_right_python_it_is_said_what_is_wanted(repository, tmp_path):
     assert result.code == 1
     assert "no Python 3.11 or 3.12 found" in result.stderr
     assert "apt-get install python3.11 python3.11-venv" in result.stderr
-    assert not (repository / ".venv").exists()
 
 
 def test_a_python_that_was_named_and_is_wrong_is_told(repository):
@@ -209,7 +232,7 @@ def test_a_python_that_was_named_and_is_wrong_is_told(repository):
 def test_a_killed_set_up_leaves_its_lock_to_the_installer_that_lives_on(repository):
     """Pip goes on writing when only the shell and our script are killed: the next set-up waits for it."""
     slow = repository.parent / "slow_pip.py"
-    slow.write_text("import time, pathlib; time.sleep(4); pathlib.Path('pip-ended').write_text(str(time.time()))\n")
+    slow.write_text("import time, pathlib; time.sleep(3); pathlib.Path('pip-ended').write_text(str(time.time()))\n")
     code = (
         "import sys; sys.path.insert(0, sys.argv[1] + '/scripts/lib')\nimport environment\nfrom pathlib import Path\n"
         "with environment.lock(Path(sys.argv[1]) / '.venv.lock'):\n"
@@ -221,6 +244,7 @@ def test_a_killed_set_up_leaves_its_lock_to_the_installer_that_lives_on(reposito
         assert killed.stdout.readline() == "here\n"
         time.sleep(1)
         killed.kill()
+    require_another(repository)
     result = set_up(repository)
     assert result.code == 0, result
     assert "waiting for another set-up" in result.stderr
@@ -239,11 +263,12 @@ def test_a_killed_set_up_leaves_its_lock_to_the_installer_that_lives_on(reposito
         (["--output_dir", "--help"], 2, "no folder follows --output_dir"),
     ],
 )
-def test_quickstart_answers_wrong_words_before_it_installs_anything(repository, words, code, message):
-    result = run([repository / "scripts" / "quickstart.sh", *words], cwd=repository)
+def test_quickstart_answers_wrong_words_before_it_installs_anything(tmp_path, words, code, message):
+    shutil.copytree(REPOSITORY / "scripts", tmp_path / "scripts")
+    result = run([tmp_path / "scripts" / "quickstart.sh", *words], cwd=tmp_path)
     assert result.code == code
     assert message in result.stdout + result.stderr
-    assert not (repository / ".venv").exists()
+    assert not (tmp_path / ".venv").exists()
 
 
 def test_requirements_are_pinned_and_torch_stands_alone():
