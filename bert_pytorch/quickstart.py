@@ -48,10 +48,12 @@ def main() -> None:
     settings = parse_settings(
         QuickstartConfig, sys.argv[1:], program="quickstart", description="From raw text to a BERT that fills masks."
     ).settings
-    started, folder = time.monotonic(), settings.output_dir
-    text, corpus, run = folder / "text", folder / "corpus", folder / "run"
-    _say(f"1. Text: CPython's documentation and the standard library's docstrings, in {text}")
-    write_text(text)
+    started, folder = time.monotonic(), _short(settings.output_dir)
+    text, corpus, run = folder / "python_documentation.jsonl", folder / "corpus", folder / "run"
+    _say("1. Text: CPython's documentation and the standard library's docstrings")
+    documents = dict(standard_library_text())
+    atomic_write_text(REPOSITORY / text, "".join(json.dumps({"title": k, "text": v}) + "\n" for k, v in documents.items()))
+    _say(f"   {text}: {len(documents)} documents, {sum(map(len, documents.values())) / 1e6:.1f} million characters")
     _say("2. Corpus: sentences, an uncased WordPiece vocabulary, shards of two lengths with a held-out part")
     _run(
         [
@@ -72,31 +74,20 @@ def main() -> None:
     _say("5. Filling masks with the result")
     _run([sys.executable, "-m", "bert_pytorch.predict", "fill-mask", "--checkpoint", run, *EXAMPLES])
     _say("Result")
-    sys.stdout.write(summary(run, sets, time.monotonic() - started))
-
-
-def write_text(folder: Path) -> None:
-    """Write one document a file: each help topic and the docstrings of each module of the standard library."""
-    documents = dict(standard_library_text())
-    if sorted(documents) == sorted(path.name for path in folder.glob("*.txt")):
-        _say(f"   {len(documents)} documents are there already")
-        return
-    for name, text in documents.items():
-        atomic_write_text(folder / name, text)
-    _say(f"   {len(documents)} documents, {sum(map(len, documents.values())) / 1e6:.1f} million characters")
+    sys.stdout.write(summary(REPOSITORY / run, [REPOSITORY / path for path in sets], time.monotonic() - started))
 
 
 def standard_library_text() -> Iterator[tuple[str, str]]:
-    """Yield file names and texts.  Modules are parsed, never imported."""
+    """Yield titles and texts: each help topic, and the docstrings of each module, which is parsed, never imported."""
     from pydoc_data.topics import topics
 
     for name, text in sorted(topics.items()):
-        yield f"topic-{name}.txt", _without_blank_lines(text)
+        yield f"topic {name}", text
     root = Path(sysconfig.get_paths()["stdlib"])
     for path in sorted(root.rglob("*.py")):
         module = path.relative_to(root)
         if NOT_DOCUMENTATION.isdisjoint(module.parts) and (text := _docstrings(path)):
-            yield f"module-{'.'.join(module.with_suffix('').parts)}.txt", _without_blank_lines(text)
+            yield f"module {'.'.join(module.with_suffix('').parts)}", text
 
 
 def summary(run: Path, sets: Sequence[Path], seconds: float) -> str:
@@ -133,11 +124,13 @@ def _docstrings(path: Path) -> str:
         return ""  # a template or a file for another interpreter
     kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     docstrings = [ast.get_docstring(node) for node in ast.walk(tree) if isinstance(node, kinds)]
-    return "\n".join(docstring for docstring in docstrings if docstring)
+    return "\n\n".join(docstring for docstring in docstrings if docstring)
 
 
-def _without_blank_lines(text: str) -> str:
-    return "\n".join(line for line in text.splitlines() if line.strip()) + "\n"
+def _short(path: Path) -> Path:
+    """Return a path that holds from the repository's folder, where the commands run."""
+    path = path.resolve()
+    return path.relative_to(REPOSITORY) if path.is_relative_to(REPOSITORY) else path
 
 
 def _encoded_set(corpus: Path, length: int) -> Path:

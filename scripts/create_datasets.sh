@@ -27,6 +27,9 @@ usage: create_datasets.sh -o DIR [options]
       --vocab_file F      vocab.txt, tokenizer.json, or a folder with one; none: one is trained
       --vocab_size N      size of the vocabulary to train (default 30522)
       --max_seq_len L …   other lengths than the type's, for small builds
+      --eval_fraction F   share of the documents held out (default 0.01)
+      --masking KIND      dynamic (default): masks are drawn in training; static: now, in NVIDIA's layout
+      --dupe_factor N     times that every document is encoded, each with other cuts and masks (default 1)
       --seed N            seed of every random choice, in all stages
       --no-books          accepted; it matters to --download only
   -h, --help              this text
@@ -38,7 +41,7 @@ usage_error() {
     exit 2
 }
 
-output="" nproc=0 encode_type=roberta vocab_file="" vocab_size="" seed=()
+output="" nproc=0 encode_type=roberta vocab_file="" vocab_size="" seed=() extra=()
 format=false encode=false inputs=() lengths=()
 
 while (($#)); do
@@ -46,7 +49,8 @@ while (($#)); do
     shift
     case $option in
         -o | --output | -p | --nproc | --encode-type | --encode_type | --vocab_file | --vocab-file | \
-            --vocab_size | --vocab-size | --seed)
+            --vocab_size | --vocab-size | --seed | --eval_fraction | --eval-fraction | --masking | \
+            --dupe_factor | --dupe-factor)
             (($#)) && [[ $1 != --* ]] || usage_error "$option: no value follows it."
             value=$1
             shift
@@ -56,6 +60,7 @@ while (($#)); do
         --encode-type | --encode_type) encode_type=$value ;;
         --vocab_file | --vocab-file) vocab_file=$value ;;
         --vocab_size | --vocab-size) vocab_size=$value ;;
+        --eval_fraction | --eval-fraction | --masking | --dupe_factor | --dupe-factor) extra+=("$option" "$value") ;;
         --seed) seed=(--seed "$value") ;;
         --input)
             while (($#)) && [[ $1 != -* ]]; do inputs+=("$1") && shift; done
@@ -107,7 +112,7 @@ fi
 
 encode_set() { # length short_seq_prob next_seq_prob
     corpus encode --input "${formatted[@]}" --output "$output/encoded" --vocab_file "$vocab_file" \
-        --max_seq_len "$1" --short_seq_prob "$2" --next_seq_prob "$3" --processes "$nproc" "${seed[@]}"
+        --max_seq_len "$1" --short_seq_prob "$2" --next_seq_prob "$3" --processes "$nproc" "${seed[@]}" "${extra[@]}"
 }
 
 if [[ $encode_type == bert ]]; then
