@@ -4,6 +4,8 @@ python -m bert_pytorch.corpus format --input my_texts --output corpus/formatted
 python -m bert_pytorch.corpus vocab --input corpus/formatted --output corpus/vocab --vocab_size 8192
 python -m bert_pytorch.corpus encode --input corpus/formatted --output corpus/encoded --vocab_file corpus/vocab
 python -m bert_pytorch.corpus verify --input corpus/encoded
+
+A stage imports what it needs itself: worker processes import this module again, each of them.
 """
 
 import difflib
@@ -13,12 +15,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from bert_pytorch.config.command_line import COMMAND_LINE, parse_settings
-from bert_pytorch.corpus.encoding import EncodeConfig, encode
-from bert_pytorch.corpus.formatting import FormatConfig, format_text
-from bert_pytorch.corpus.verification import VerifyConfig, verify
-from bert_pytorch.corpus.vocabulary import VocabConfig, make_vocabulary
 from bert_pytorch.errors import ConfigError, front_door
-from bert_pytorch.tokenization.tokenizer import load_tokenizer
 
 PROGRAM = "python -m bert_pytorch.corpus"
 
@@ -60,18 +57,25 @@ def _run(words: list[str]) -> int:
 
 
 def _format(words: list[str]) -> None:
+    from bert_pytorch.corpus.formatting import FormatConfig, format_text
+
     resolved = parse_settings(FormatConfig, words, program=f"{PROGRAM} format", description=FormatConfig.__doc__ or "")
     folder = format_text(resolved.settings)
     _say(f"formatted text: {folder}")
 
 
 def _vocab(words: list[str]) -> None:
+    from bert_pytorch.corpus.vocabulary import VocabConfig, make_vocabulary
+
     resolved = parse_settings(VocabConfig, words, program=f"{PROGRAM} vocab", description=VocabConfig.__doc__ or "")
     folder = make_vocabulary(resolved.settings)
     _say(f"vocabulary: {folder}")
 
 
 def _encode(words: list[str]) -> None:
+    from bert_pytorch.corpus.encoding import EncodeConfig, encode
+    from bert_pytorch.tokenization.tokenizer import load_tokenizer
+
     resolved = parse_settings(EncodeConfig, words, program=f"{PROGRAM} encode", description=EncodeConfig.__doc__ or "")
     config = resolved.settings
     assert config.vocab_file is not None
@@ -82,6 +86,8 @@ def _encode(words: list[str]) -> None:
 
 
 def _verify(words: list[str]) -> None:
+    from bert_pytorch.corpus.verification import VerifyConfig, verify
+
     resolved = parse_settings(VerifyConfig, words, program=f"{PROGRAM} verify", description=VerifyConfig.__doc__ or "")
     for seen in verify(resolved.settings):
         masked = f", {seen.masked:,} masked" if seen.masked else ""

@@ -27,7 +27,7 @@ AWKWARD_DOCUMENTS = {
     "punctuation": "... !!! ??? -- ,,, ;;;\n\n. . .",
     "emoji": "\U0001f600\U0001f603 \U0001f468\u200d\U0001f469\u200d\U0001f467! \U0001f1e9\U0001f1ea. \u2764\ufe0f",
     "cjk": "\u4eca\u5929\u5929\u6c14\u5f88\u597d\u3002\u6211\u4eec\u53bb\u516c\u56ed\u3002" * 60,
-    "rtl": "\u0645\u0631\u062d\u0628\u0627 \u0628\u0627\u0644\u0639\u0627\u0644\u0645. \u05e9\u05dc\u05d5\u05dd \u05e2\u05d5\u05dc\u05dd.",
+    "rtl": "\u0645\u0631\u062d\u0628\u0627 \u0628\u0627\u0644\u0639\u0627\u0644\u0645. \u05e9\u05dc\u05d5\u05dd.",
     "special_tokens": "The [MASK] and the [SEP] stand in a text. [CLS] too, and [PAD] [UNK].",
     "white_space": "\t  spaced\u00a0out \u2028 text \x0c here.\r\nNext line.\n\n\n  \n",
     "accents": "Caf\u00e9 na\u00efve \u00c5ngstr\u00f6m. S\u00e3o Paulo! \u0130stanbul?",

@@ -267,7 +267,8 @@ def test_held_out_documents_are_not_trained_on(tool: Tool, tmp_path: Path) -> No
     (tmp_path / "text.txt").write_text("\n\n".join(documents))
     (tmp_path / "vocab.txt").write_text("\n".join([*SPECIAL_TOKENS, *words]) + "\n")
     said = tool(
-        "encode", "--input", tmp_path / "text.txt", "--output", tmp_path / "out", "--vocab_file", tmp_path / "vocab.txt",
+        "encode", "--input", tmp_path / "text.txt", "--output", tmp_path / "out",
+        "--vocab_file", tmp_path / "vocab.txt",
         "--eval_fraction", 0.1, "--processes", 1,
     )  # fmt: skip
     assert said.code == 0, said.err

@@ -127,6 +127,13 @@ def test_seed_epoch_and_sample_all_change_the_masks() -> None:
     assert len(drawn) == 12
 
 
+def test_an_epoch_for_each_sample_is_the_epoch_of_that_sample() -> None:
+    epochs, indices = np.array([3, 0, 3, -1]), np.array([5, 5, 6, 2**40])
+    each = [int(sample_keys(9, int(e), np.array([i]))[0]) for e, i in zip(epochs, indices, strict=True)]
+    assert sample_keys(9, epochs, indices).tolist() == each
+    assert len(set(each)) == 4
+
+
 def test_keys_of_many_samples_do_not_collide() -> None:
     keys = np.concatenate([sample_keys(seed, epoch, np.arange(5000)) for seed in range(4) for epoch in range(10)])
     assert len(np.unique(keys)) == len(keys)

@@ -234,7 +234,7 @@ def test_a_bad_set_gets_one_message(case: str, message: str, tmp_path: Path) -> 
 
 
 def test_no_shards_is_said_with_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no shard .* found. Make some: python -m bert_pytorch.corpus encode"):
+    with pytest.raises(InputError, match=r"no shard .* found. Make some: python -m bert_pytorch.corpus encode"):
         open_shards(tmp_path)
     with pytest.raises(InputError, match="no held-out shard"):
         open_shards(tmp_path, "eval")

@@ -1,5 +1,6 @@
 """The tokenizer equals transformers' on real text, and its files open there."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from bert_pytorch.vocabulary import read_vocabulary, vocabulary_sha256
 from tests.support.data import real_texts, shared_data
 
 AWKWARD = [
-    "", " ", "Caf\u00e9 na\u00efve \u00c5ngstr\u00f6m", "\u4f60\u597d\u4e16\u754c", "\u0645\u0631\u062d\u0628\u0627 \u05e9\u05dc\u05d5\u05dd", "\U0001f600\U0001f468\u200d\U0001f469\u200d\U0001f467",
+    "", " ", "Caf\u00e9 na\u00efve \u00c5ngstr\u00f6m", "\u4f60\u597d\u4e16\u754c",
+    "\u0645\u0631\u062d\u0628\u0627 \u05e9\u05dc\u05d5\u05dd", "\U0001f600\U0001f468\u200d\U0001f469\u200d\U0001f467",
     "x" * 300, "...!!!", "\u2028\u00a0\u200b\ufeff", "a\u0000b\ufffd", "don't stop-it (now)", "\u0130stanbul \ufb01ne",
 ]  # fmt: skip
 WORDS = Vocabulary((*SPECIAL_TOKENS, "the", "cat", "##s", "[", "]", "mask", "Cat"), lowercase=True)
@@ -33,7 +35,7 @@ def test_ids_equal_transformers_on_real_and_awkward_text(lowercase: bool, tmp_pa
     reference = transformers.BertTokenizerFast(vocab=str(google_vocabulary()), do_lower_case=lowercase)
     reference.encode_special_tokens = True
     expected = reference(texts, add_special_tokens=False)["input_ids"]
-    assert [ids[start:stop].tolist() for start, stop in zip(offsets, offsets[1:], strict=False)] == expected
+    assert [ids[start:stop].tolist() for start, stop in itertools.pairwise(offsets)] == expected
     assert (ids.dtype, offsets.dtype) == (np.int32, np.int64)
 
 
@@ -135,7 +137,7 @@ def test_a_normalizer_that_casing_cannot_describe_is_refused(tmp_path: Path) -> 
 
 
 def test_missing_vocabularies_are_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="neither tokenizer.json nor vocab.txt"):
+    with pytest.raises(InputError, match=r"neither tokenizer.json nor vocab.txt"):
         load_tokenizer(tmp_path)
     with pytest.raises(InputError, match="no such vocabulary"):
         load_tokenizer(tmp_path / "vocab.txt")

@@ -1,0 +1,89 @@
+"""scripts/create_datasets.sh: all stages, each alone, and its own wrong calls."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bert_pytorch.shards.shard_set import open_shards
+from tests.support.data import REPOSITORY, shared_data
+
+
+def create_datasets(*words: object) -> subprocess.CompletedProcess[str]:
+    command = [str(REPOSITORY / "scripts" / "create_datasets.sh"), *map(str, words)]
+    environment = os.environ | {"PYTHON": sys.executable}
+    return subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True)
+
+
+@pytest.fixture
+def few_texts(tmp_path: Path) -> Path:
+    folder = tmp_path / "some texts"  # a space, as people have
+    folder.mkdir()
+    for path in sorted(shared_data("text", "inaugural").glob("*.txt"))[:5]:
+        (folder / path.name).write_bytes(path.read_bytes())
+    return folder
+
+
+def test_all_stages_build_both_lengths_and_a_second_start_changes_nothing(few_texts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out put"
+    options = ["-o", out, "-p", 1, "--input", few_texts, "--encode-type", "bert", "--vocab_size", 600, "--no-books"]
+    options += ["--max_seq_len", 32, 64, "--seed", 5, "--eval_fraction", 0.4]
+    said = create_datasets(*options)
+    assert said.returncode == 0, said.stderr
+    sets = {shards.sequence_length: shards for shards in map(open_shards, (out / "encoded").iterdir())}
+    assert sorted(sets) == [32, 64]
+    assert all(shards.has_next_sentence for shards in sets.values())
+    assert open_shards(sets[32].paths[0].parent, "eval").num_sequences > 0
+    assert len(sets[32].vocabulary.tokens) == 600  # type: ignore[union-attr]
+    times = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file() and path.name != ".lock"}
+    assert create_datasets(*options).returncode == 0
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+
+
+def test_stages_run_alone(few_texts: Path, tmp_path: Path) -> None:
+    vocabulary = shared_data("vocab", "bert-base-uncased-vocab.txt")
+    said = create_datasets("--output", tmp_path / "o", "--nproc", 1, "--format", "--input", few_texts)
+    assert said.returncode == 0, said.stderr
+    assert [path.name for path in (tmp_path / "o").iterdir()] == ["formatted"]
+    said = create_datasets("--output", tmp_path / "o", "--nproc", 1, "--encode", "--vocab_file", vocabulary)
+    assert said.returncode == 0, said.stderr
+    (folder,) = (tmp_path / "o" / "encoded").iterdir()
+    assert folder.name == "sequences_lowercase_max_seq_len_512_next_seq_task_false"
+
+    options = ["--output", tmp_path / "p", "--nproc", 1, "--encode", "--vocab_file", vocabulary]
+    said = create_datasets(*options, "--input", tmp_path / "o" / "formatted")  # formatted text from elsewhere
+    assert said.returncode == 0, said.stderr
+    assert [path.name for path in (tmp_path / "p").iterdir()] == ["encoded"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        ([], 2, "--output is missing"),
+        (["-o"], 2, "-o: no value follows it"),
+        (["-o", "x", "--download"], 2, "--download comes in a later version"),
+        (["-o", "x", "--encode-type", "gpt"], 2, "found 'gpt', wanted bert or roberta"),
+        (["-o", "x", "-p", "many"], 2, "found 'many', wanted a whole number"),
+        (["-o", "x", "--fromat"], 2, "unknown option --fromat"),
+        (["-o", "x", "--format"], 2, "--input is missing"),
+        (["-o", "x", "--input"], 2, "--input: no path follows it"),
+        (["-o", "x", "--vocab_file", "v", "--vocab_size", "9"], 2, "contradict each other"),
+        (["-o", "/tmp/nowhere-at-all", "--encode"], 1, "/tmp/nowhere-at-all/formatted: there is no such file"),
+    ],
+)
+def test_wrong_calls_get_one_message(words: list[str], code: int, message: str) -> None:
+    said = create_datasets(*words)
+    assert said.returncode == code
+    assert said.stderr.count("error:") == 1
+    assert message in said.stderr
+
+
+def test_a_failing_stage_stops_the_script(tmp_path: Path) -> None:
+    (tmp_path / "bad.txt").write_bytes(b"\xff\xff")
+    said = create_datasets("-o", tmp_path / "o", "--input", tmp_path / "bad.txt")
+    assert said.returncode == 1
+    assert "not UTF-8" in said.stderr
+    assert not (tmp_path / "o" / "vocab").exists()
+    assert not (tmp_path / "o" / "encoded").exists()

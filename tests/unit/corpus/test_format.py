@@ -1,0 +1,166 @@
+"""`format` and `vocab`: every kind of input, what a document is, and what is kept between starts."""
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from bert_pytorch.corpus import formatting, wikipedia
+from bert_pytorch.corpus.sources import find_sources, plan_units, read_unit
+from bert_pytorch.tokenization.tokenizer import load_tokenizer
+from tests.support.data import shared_data
+from tests.unit.corpus.conftest import Tool, contents
+
+
+def formatted_documents(folder: Path) -> list[list[str]]:
+    text = "\n".join(path.read_text(encoding="utf-8") for path in sorted(folder.glob("formatted_*.txt")))
+    return [document.split("\n") for document in text.strip().split("\n\n")]
+
+
+def write_lines(path: Path, records: list[dict[str, object]]) -> Path:
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "wt", encoding="utf-8") as file:
+        file.write("\n".join(json.dumps(record) for record in records) + "\n")
+    return path
+
+
+def documents_of(*paths: Path, documents: str = "auto") -> list[str]:
+    units = plan_units(find_sources(paths), documents, "text")  # type: ignore[arg-type]
+    return [text for unit in units for text in read_unit(unit)]
+
+
+def test_every_kind_of_input_becomes_the_same_text(tool: Tool, tmp_path: Path) -> None:
+    texts = ["The first one. It has two sentences.", "Here is na\u00efve \u4f60\u597d text!", "The third."]
+    (tmp_path / "files").mkdir()
+    for index, text in enumerate(texts):
+        (tmp_path / "files" / f"{index}.txt").write_text(text, encoding="utf-8")
+    (tmp_path / "blank.txt").write_text("\n\n\n".join(texts) + "\n", encoding="utf-8")
+    write_lines(tmp_path / "lines.jsonl", [{"text": text, "id": 1} for text in texts])
+    write_lines(tmp_path / "lines.jsonl.gz", [{"text": text} for text in texts])
+    wanted = [["The first one.", "It has two sentences."], ["Here is na\u00efve \u4f60\u597d text!"], ["The third."]]
+    for name in ("files", "blank.txt", "lines.jsonl", "lines.jsonl.gz"):
+        said = tool("format", "--input", tmp_path / name, "--output", tmp_path / f"out_{name}", "--processes", 1)
+        assert said.code == 0, said.err
+        assert formatted_documents(tmp_path / f"out_{name}") == wanted
+
+
+def test_what_a_document_is_in_text_files(tmp_path: Path) -> None:
+    (tmp_path / "many").mkdir()
+    for name in ("many/a.txt", "many/b.txt", "alone.txt"):
+        (tmp_path / name).write_text("one\n\ntwo\n")
+    assert documents_of(tmp_path / "many") == ["one\n\ntwo\n"] * 2
+    assert documents_of(tmp_path / "many", documents="blank_line") == ["one", "two\n"] * 2
+    assert documents_of(tmp_path / "alone.txt") == ["one", "two\n"]
+    assert documents_of(tmp_path / "alone.txt", documents="file") == ["one\n\ntwo\n"]
+    (tmp_path / "many" / "large.txt").write_text("word \n" * 800_000 + "\n\nmore")
+    assert len(documents_of(tmp_path / "many")) == 4
+
+
+def test_the_text_field_can_be_named(tool: Tool, tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "x.jsonl", [{"content": "Some text."}])
+    said = tool("format", "--input", path, "--output", tmp_path / "o", "--text_field", "content", "--processes", 1)
+    assert said.code == 0
+    assert formatted_documents(tmp_path / "o") == [["Some text."]]
+
+
+def test_output_files_are_bounded(tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formatting, "_FILE_BYTES", 1000)
+    texts = [f"This is document number {index}. It is short." for index in range(200)]
+    path = write_lines(tmp_path / "x.jsonl.gz", [{"text": text} for text in texts])
+    assert tool("format", "--input", path, "--output", tmp_path / "o", "--processes", 1).code == 0
+    sizes = [file.stat().st_size for file in (tmp_path / "o").glob("formatted_*.txt")]
+    assert len(sizes) > 5
+    assert max(sizes) < 1100
+    assert [" ".join(document) for document in formatted_documents(tmp_path / "o")] == texts
+
+
+def test_formatting_goes_on_where_it_was(tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bert_pytorch.corpus.plan.SMALLEST_BLOCK", 30000)
+    text = shared_data("text", "inaugural")
+    command = ("format", "--input", text, "--output", tmp_path / "o", "--processes", 1)
+    assert tool(*command, "--splitter_sample_bytes", 50000).code == 0
+    before = contents(tmp_path / "o")
+    kept = tmp_path / "o" / "formatted_00001.txt"
+    time_kept = kept.stat().st_mtime_ns
+    (tmp_path / "o" / "formatted.json").rename(tmp_path / "o" / "unfinished.json")
+    (tmp_path / "o" / "formatted_00002.txt").unlink()
+    (tmp_path / "o" / ".partial-abc-formatted_00002.txt").write_text("half a")
+    assert tool(*command, "--splitter_sample_bytes", 50000).code == 0
+    assert contents(tmp_path / "o") == before
+    assert kept.stat().st_mtime_ns == time_kept
+    said = tool(*command, "--splitter_sample_bytes", 50001)
+    assert said.code == 1
+    assert "splitter_sample_bytes 50000 → 50001" in said.err
+    assert tool(*command, "--splitter_sample_bytes", 50000, "--overwrite").code == 0
+
+
+def test_a_wikipedia_dump_becomes_articles(tool: Tool, tmp_path: Path) -> None:
+    pytest.importorskip("wikiextractor", reason="wikiextractor is an extra (requirements-extras.txt)")
+    dump = shared_data("wikipedia", "enwiki-sample-pages-articles.xml.bz2")
+    command = ("format", "--input", dump, "--output", tmp_path / "o", "--splitter_sample_bytes", 100000)
+    said = tool(*command, "--processes", 1)
+    assert said.code == 0, said.err
+    documents = formatted_documents(tmp_path / "o")
+    assert 90 <= len(documents) <= 106  # 106 articles in the dump, some nothing but a list
+    anarchism = next(document for document in documents if document[0].startswith("Anarchism is a political"))
+    assert len(anarchism) > 100
+    assert not any("[[" in line or "&amp;" in line or "<ref" in line for line in anarchism)
+    assert not (tmp_path / "o" / ".extracted").exists()
+
+
+def test_a_damaged_dump_fails_here_with_wikiextractors_words(tool: Tool, tmp_path: Path) -> None:
+    pytest.importorskip("wikiextractor", reason="wikiextractor is an extra (requirements-extras.txt)")
+    dump = tmp_path / "cut.xml.bz2"
+    dump.write_bytes(shared_data("wikipedia", "enwiki-sample-pages-articles.xml.bz2").read_bytes()[:200_000])
+    said = tool("format", "--input", dump, "--output", tmp_path / "o", "--processes", 1)
+    assert said.code == 1
+    assert "wikiextractor failed with exit code" in said.err
+    assert "ended before the end-of-stream marker" in said.err
+    assert not list((tmp_path / "o").glob("formatted_*"))
+    assert not list((tmp_path / "o" / ".extracted").glob("*"))
+
+
+def test_a_dump_without_wikiextractor_says_what_to_install(
+    tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wikipedia.importlib.util, "find_spec", lambda name: None)
+    (tmp_path / "x.xml.bz2").write_bytes(b"BZh9")
+    said = tool("format", "--input", tmp_path / "x.xml.bz2", "--output", tmp_path / "o")
+    assert said.code == 1
+    assert "pip install -r requirements-extras.txt" in said.err
+
+
+def test_the_package_never_imports_wikiextractor() -> None:
+    sources = Path(wikipedia.__file__).parents[1].rglob("*.py")
+    assert not any("import wikiextractor" in path.read_text(encoding="utf-8") for path in sources)
+
+
+@pytest.mark.parametrize("casing", ["--lowercase", "--no-lowercase"])
+def test_vocab_trains_and_is_kept(tool: Tool, formatted_text: Path, tmp_path: Path, casing: str) -> None:
+    command = ("vocab", "--input", formatted_text, "--output", tmp_path / "v", "--vocab_size", 700, casing)
+    said = tool(*command)
+    assert said.code == 0, said.err
+    tokenizer = load_tokenizer(tmp_path / "v")
+    assert len(tokenizer.vocabulary.tokens) == 700
+    assert tokenizer.vocabulary.lowercase == (casing == "--lowercase")
+    before = contents(tmp_path / "v")
+    assert tool(*command).code == 0
+    assert contents(tmp_path / "v") == before
+    said = tool(*command, "--seed", 9)
+    assert said.code == 1
+    assert "seed 12345 → 9" in said.err
+    out = tmp_path / "e"
+    said = tool("encode", "--input", formatted_text, "--output", out, "--vocab_file", tmp_path / "v", "--processes", 1)
+    assert said.code == 0, said.err
+    assert next(out.iterdir()).name.startswith("sequences_lower" if casing == "--lowercase" else "sequences_upper")
+
+
+def test_vocab_from_a_sample_takes_whole_documents_by_seed(tool: Tool, formatted_text: Path, tmp_path: Path) -> None:
+    sizes = []
+    for seed in (1, 2, 1):
+        out = tmp_path / f"{len(sizes)}"
+        options = ("--vocab_size", 20000, "--sample_bytes", 20000, "--seed", seed)
+        assert tool("vocab", "--input", formatted_text, "--output", out, *options).code == 0
+        sizes.append((out / "vocab.txt").read_bytes())
+    assert sizes[0] == sizes[2] != sizes[1]
