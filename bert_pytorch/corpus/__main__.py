@@ -11,11 +11,13 @@ A stage imports what it needs itself: worker processes import this module again,
 import difflib
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 
 from bert_pytorch.config.command_line import COMMAND_LINE, parse_settings
-from bert_pytorch.errors import ConfigError, front_door
+from bert_pytorch.errors import EXIT_DONE, EXIT_STOPPED, EXIT_USAGE, ConfigError, front_door, report
 
 PROGRAM = "python -m bert_pytorch.corpus"
 
@@ -42,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
         _say(_USAGE)
-        return 0 if words else 2
+        return EXIT_DONE if words else EXIT_USAGE
     stage, rest = words[0], words[1:]
     if stage in _LATER:
         raise ConfigError(PROGRAM, [f"{stage} is not in this version; it has {', '.join(_STAGES)}."])
@@ -52,8 +54,14 @@ def _run(words: list[str]) -> int:
         raise ConfigError(PROGRAM, [f"unknown stage {stage!r}: {hint}"])
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # --processes says how many cores are used
-    _STAGES[stage](rest)
-    return 0
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # both ways of asking to stop end alike
+    try:
+        _STAGES[stage](rest)
+    except KeyboardInterrupt:
+        report("stopped. What is finished is kept: the same command goes on from there.")
+        return EXIT_STOPPED
+    return EXIT_DONE
 
 
 def _format(words: list[str]) -> None:

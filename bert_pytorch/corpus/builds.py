@@ -3,9 +3,11 @@
 `unfinished.json` is there from the first byte to the last; the record of a finished build is written before it goes.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,10 +63,16 @@ class Build(NamedTuple):
             )
         return state.exists() or not record.exists()
 
-    def begin(self) -> None:
-        """Mark the folder as unfinished and clear what killed writers left."""
-        remove_partial_files(self.folder)
+    @contextlib.contextmanager
+    def in_work(self) -> Iterator[None]:
+        """Mark the folder as unfinished while work goes on in it; no part of a file stays, however it ends."""
+        remove_partial_files(self.folder)  # of writers that were killed
         atomic_write_json(self.folder / UNFINISHED, {"fingerprint": self.fingerprint, "settings": self.settings})
+        try:
+            yield
+        except BaseException:
+            remove_partial_files(self.folder)  # of workers that were ended because another one failed
+            raise
 
     def finish(self, record: dict[str, Any]) -> None:
         """Write the record and take the mark away."""

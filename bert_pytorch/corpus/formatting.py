@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import json
 import logging
 import shutil
 from collections.abc import Iterable, Iterator
@@ -115,16 +116,31 @@ def format_text(config: FormatConfig) -> Path:
         if config.overwrite:
             build.clear()
             shutil.rmtree(_extracted(folder), ignore_errors=True)
-        if not build.needs_work():
+        if not build.needs_work() and not _forget_incomplete_units(folder):
             logger.info("%s: finished already, nothing to do", folder)
             return folder
-        build.begin()
-        units = plan_units(_without_dumps(sources, folder, num_processes(config)), config.documents, config.text_field)
-        prepare_splitter(folder, config.language, lambda: _sample(units, config.splitter_sample_bytes, config.seed))
-        _format_units([FormatTask(unit, folder, config.newlines) for unit in units], num_processes(config))
-        build.finish(_record(folder, settings, fingerprint, content))
+        with build.in_work():
+            _format_sources(sources, folder, config)
+            build.finish(_record(folder, settings, fingerprint, content))
         shutil.rmtree(_extracted(folder), ignore_errors=True)
     return folder
+
+
+def _format_sources(sources: list[Source], folder: Path, config: FormatConfig) -> None:
+    processes = num_processes(config)
+    units = plan_units(_without_dumps(sources, folder, processes), config.documents, config.text_field)
+    prepare_splitter(folder, config.language, lambda: _sample(units, config.splitter_sample_bytes, config.seed))
+    _format_units([FormatTask(unit, folder, config.newlines) for unit in units], processes)
+
+
+def _forget_incomplete_units(folder: Path) -> bool:
+    """Tell whether a finished build has lost files, and remove the sign that their units are there."""
+    record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    lost = [file["name"] for file in record["files"] if not (folder / file["name"]).is_file()]
+    for name in lost:
+        unit = name.removesuffix(".txt")[: len("formatted_00000")]
+        (folder / f"{unit}.txt").unlink(missing_ok=True)
+    return bool(lost)
 
 
 def _extracted(folder: Path) -> Path:

@@ -80,11 +80,11 @@ def make_vocabulary(config: VocabConfig) -> Path:
         if not build.needs_work():
             logger.info("%s: finished already, nothing to do", config.output)
             return config.output
-        build.begin()
-        tokenizer = _train(documents, config)
-        tokenizer.save(config.output)
-        size = len(tokenizer.vocabulary.tokens)
-        build.finish({"settings": settings, "fingerprint": fingerprint, "size": size, "sha256": tokenizer.sha256})
+        with build.in_work():
+            tokenizer = _train(documents, config)
+            tokenizer.save(config.output)
+            size = len(tokenizer.vocabulary.tokens)
+            build.finish({"settings": settings, "fingerprint": fingerprint, "size": size, "sha256": tokenizer.sha256})
     logger.info("%s: %d tokens", config.output, size)
     return config.output
 

@@ -1,6 +1,7 @@
 """A small corpus of real and awkward documents, and the tool as a user calls it."""
 
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,8 +39,9 @@ AWKWARD_DOCUMENTS = {
 
 
 @pytest.fixture
-def tool(capsys: pytest.CaptureFixture[str]) -> Tool:
+def tool(capsys: pytest.CaptureFixture[str]) -> Iterator[Tool]:
     """Call `python -m bert_pytorch.corpus` in this process."""
+    before = signal.getsignal(signal.SIGTERM)
 
     def call(*words: object) -> Said:
         capsys.readouterr()
@@ -49,7 +51,8 @@ def tool(capsys: pytest.CaptureFixture[str]) -> Tool:
             code = int(stop.code or 0)
         return Said(code, *capsys.readouterr())
 
-    return call
+    yield call
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture

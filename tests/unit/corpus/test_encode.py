@@ -201,6 +201,31 @@ def _session(leader: int) -> list[int]:
     return found
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_request_to_stop_ends_with_75_and_nothing_half_written(
+    number: signal.Signals, tool: Tool, formatted_text: Path, vocabulary: Path, tmp_path: Path
+) -> None:
+    command = encode_command(formatted_text, tmp_path / "out", vocabulary, "--processes", 2)
+    command[command.index("--dupe_factor") + 1] = "30"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bert_pytorch.corpus", *command],
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.rglob("train_*.hdf5")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert "stopped. What is finished is kept" in err
+    assert "Traceback" not in err
+    assert not list(tmp_path.rglob(".partial*"))
+    assert not list(tmp_path.rglob("manifest.json"))
+
+
 def test_deleted_shards_are_made_again(tool: Tool, formatted_text: Path, vocabulary: Path, tmp_path: Path) -> None:
     command = encode_command(formatted_text, tmp_path, vocabulary, "--processes", 1)
     assert tool(*command).code == 0

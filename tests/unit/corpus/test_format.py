@@ -89,6 +89,9 @@ def test_formatting_goes_on_where_it_was(tool: Tool, tmp_path: Path, monkeypatch
     assert tool(*command, "--splitter_sample_bytes", 50000).code == 0
     assert contents(tmp_path / "o") == before
     assert kept.stat().st_mtime_ns == time_kept
+    kept.unlink()  # from a finished build
+    assert tool(*command, "--splitter_sample_bytes", 50000).code == 0
+    assert contents(tmp_path / "o") == before
     said = tool(*command, "--splitter_sample_bytes", 50001)
     assert said.code == 1
     assert "splitter_sample_bytes 50000 → 50001" in said.err

@@ -52,6 +52,7 @@ def test_some_documents_of_many_are_read_alone(tmp_path: Path) -> None:
     ]
 
 
+@settings(deadline=None)
 @given(count=st.integers(1, 300), fraction=st.sampled_from([0.0, 0.001, 0.01, 0.3, 0.99]), seed=st.integers(0, 99))
 def test_the_held_out_part_is_the_fraction_but_at_least_one_of_two(count: int, fraction: float, seed: int) -> None:
     starts = np.arange(count, dtype=np.int64)
@@ -63,6 +64,7 @@ def test_the_held_out_part_is_the_fraction_but_at_least_one_of_two(count: int, f
     assert (np.diff(train.starts) > 0).all()
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 5000), min_size=1, max_size=200), st.integers(1, 20000))
 def test_blocks_hold_every_document_once_in_order_and_stay_small(sizes: list[int], limit: int) -> None:
     ends = np.cumsum(sizes)

@@ -92,6 +92,7 @@ def test_pairs_fit_and_neither_segment_is_empty_and_each_stays_in_one_document(
         assert other[~actual].all()
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 300), min_size=1, max_size=20), st.integers(1, 70))
 def test_a_long_sentence_becomes_the_fewest_pieces_of_equal_length(lengths: list[int], longest: int) -> None:
     cut = cut_long_sentences(tokenized([lengths]), longest)
