@@ -23,21 +23,21 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     A reader sees the old file or the new one, never a part; a crash of the machine right after leaves the same choice.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, suffix="-" + path.name, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o666 & ~_umask())  # mkstemp makes 0600, which hides the file from the group of a shared folder
-        _sync(temporary)
-        temporary.replace(path)
-        _sync(path.parent)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename in (None, name):
-            error.filename = str(path)  # a full disk is reported by write(), which knows no name
-        raise
+    with _errors_naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        ending = path.name[-40:]  # the system limits a name to 255 bytes, and four may be one character
+        handle, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, suffix="-" + ending, dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            temporary.chmod(0o666 & ~_umask())  # mkstemp makes 0600, which hides the file from the folder's group
+            _sync(temporary)
+            temporary.replace(path)
+            _sync(path.parent)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 @contextlib.contextmanager
@@ -51,25 +51,26 @@ def atomic_files(folder: Path, sign: str) -> Iterator[Path]:
         folder: made where it does not exist.
         sign: name of one of the files.
     """
-    was_there = folder.is_dir()
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=folder))
-    try:
-        yield temporary
-        written = sorted(temporary.iterdir(), key=lambda path: path.name == sign)
-        for path in written:
-            path.chmod(0o666 & ~_umask())
-            _sync(path)
-        (folder / sign).unlink(missing_ok=True)
-        _sync(folder)
-        for path in written:
-            path.replace(folder / path.name)
-        _sync(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if not was_there:
-            with contextlib.suppress(OSError):
-                folder.rmdir()  # only an empty folder goes, one that holds nothing because of a failure
+    with _errors_naming(folder):
+        was_there = folder.is_dir()
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=folder))
+        try:
+            yield temporary
+            written = sorted(temporary.iterdir(), key=lambda path: path.name == sign)
+            for path in written:
+                path.chmod(0o666 & ~_umask())
+                _sync(path)
+            (folder / sign).unlink(missing_ok=True)
+            _sync(folder)
+            for path in written:
+                path.replace(folder / path.name)
+            _sync(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+            if not was_there:
+                with contextlib.suppress(OSError):
+                    folder.rmdir()  # only an empty folder goes, one that holds nothing because of a failure
 
 
 def atomic_write_text(path: Path, text: str) -> None:
@@ -121,6 +122,17 @@ def exclusive_lock(folder: Path, what: str) -> Iterator[None]:
         lock.write(f"process {os.getpid()} on {os.uname().nodename}")
         lock.flush()
         yield
+
+
+@contextlib.contextmanager
+def _errors_naming(path: Path) -> Iterator[None]:
+    """Let the system's errors name `path`: a failed write() names no file, others the temporary one."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and (error.filename is None or TEMPORARY_PREFIX in str(error.filename)):
+            error.filename, error.filename2 = str(path), None
+        raise
 
 
 def _sync(path: Path) -> None:

@@ -52,7 +52,9 @@ def main() -> None:
     text, corpus, run = folder / "python_documentation.jsonl", folder / "corpus", folder / "run"
     _say("1. Text: CPython's documentation and the standard library's docstrings")
     documents = dict(standard_library_text())
-    atomic_write_text(REPOSITORY / text, "".join(json.dumps({"title": k, "text": v}) + "\n" for k, v in documents.items()))
+    atomic_write_text(
+        REPOSITORY / text, "".join(json.dumps({"title": k, "text": v}) + "\n" for k, v in documents.items())
+    )
     _say(f"   {text}: {len(documents)} documents, {sum(map(len, documents.values())) / 1e6:.1f} million characters")
     _say("2. Corpus: sentences, an uncased WordPiece vocabulary, shards of two lengths with a held-out part")
     _run(
@@ -65,12 +67,9 @@ def main() -> None:
     sets = [_encoded_set(corpus, length) for length in LENGTHS]
     for phase, encoded in enumerate(sets, start=1):
         _say(f"{phase + 2}. Pretraining, phase {phase}: sequences of {LENGTHS[phase - 1]} tokens")
-        _run(
-            [
-                sys.executable, "run_pretraining.py", "--config_file", f"config/pretraining/quickstart_phase{phase}.json",
-                "--input_dir", encoded, "--output_dir", run,
-            ]
-        )  # fmt: skip
+        config = f"config/pretraining/quickstart_phase{phase}.json"
+        files = ["--config_file", config, "--input_dir", encoded, "--output_dir", run]
+        _run([sys.executable, "run_pretraining.py", *files])
     _say("5. Filling masks with the result")
     _run([sys.executable, "-m", "bert_pytorch.predict", "fill-mask", "--checkpoint", run, *EXAMPLES])
     _say("Result")

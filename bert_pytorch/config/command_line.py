@@ -1,7 +1,8 @@
 """From `argv` to checked settings: command line over `--config_file` over defaults.
 
-tyro makes the options and the help text from the settings class.  Because its own error texts stop at the first
-problem, `_scan` looks at the words first and reports everything that is wrong with them at once, in our words.
+tyro makes the options' help from the settings class.  Because its parser stops at the first problem, in a library's
+words, and reads some values otherwise than pydantic does (`--seed 5.0`), `_scan` assigns the words to the fields and
+pydantic reads them, as it reads the values of a file; everything wrong is reported at once, in our words.
 """
 
 import difflib
@@ -10,7 +11,7 @@ import types
 import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
 
 import tyro
 from pydantic import ValidationError
@@ -46,32 +47,25 @@ def parse_settings(settings: type[S], argv: Sequence[str], *, program: str, desc
         SystemExit: with code 0 after `--help`.
     """
     if any(word in ("-h", "--help") for word in argv):
-        _tyro(settings, ["--help"], settings(), program, description, show=True)
+        _show_help(settings, program, description)
     scan = _scan(settings, argv)
     if scan.problems:
         raise ConfigError(program, [*scan.problems, f"{program} --help lists all options."])
-    defaults, origins = settings(), dict.fromkeys(settings.model_fields, DEFAULT)
+    values: dict[str, Any] = {}
+    origins = dict.fromkeys(settings.model_fields, DEFAULT)
     config_file = scan.values.get("config_file")
     if config_file is not None:
         values = read_mapping(Path(config_file))
         check_file_values(values, settings, Path(config_file))
-        defaults = settings.model_validate(values)
         origins |= dict.fromkeys(values, str(config_file))
     origins |= dict.fromkeys(scan.values, COMMAND_LINE)
-    parsed = _tyro(settings, argv, defaults, program, description, show=False)
+    parsed = settings.model_validate(values | scan.values)
     return Resolved(parsed.checked(program), origins)
 
 
-def _tyro(settings: type[S], argv: Sequence[str], defaults: S, program: str, description: str, *, show: bool) -> S:
-    return tyro.cli(
-        settings,
-        args=list(argv),
-        default=defaults,
-        prog=program,
-        description=description,
-        use_underscores=True,
-        console_outputs=show,
-    )
+def _show_help(settings: type[Settings], program: str, description: str) -> NoReturn:
+    tyro.cli(settings, args=["--help"], prog=program, description=description, use_underscores=True)
+    raise AssertionError("tyro ends the program after --help")
 
 
 class _Scan(NamedTuple):
@@ -98,6 +92,8 @@ def _scan(settings: type[Settings], argv: Sequence[str]) -> _Scan:
         name = flag.replace("-", "_")
         if name.startswith("no_") and _arity(settings, name[3:]) == 0:
             name, given = name[3:], [False]
+            if equals:
+                problems.append(f"--no-{name} takes no value, found {value!r}: write --{name} or --no-{name}.")
         elif name not in settings.model_fields or name == positional:
             problems.append(_unknown_flag(word.partition("=")[0], name, settings))
             while words and not _is_flag(words[0]):
@@ -120,17 +116,23 @@ def _scan(settings: type[Settings], argv: Sequence[str]) -> _Scan:
         if name in values:
             problems.append(f"--{name} stands twice; keep one of them.")
         values[name] = given if _arity(settings, name) > 1 else given[0]
+    values = {name: _none_if_spoken(settings, name, value) for name, value in values.items()}
     problems += _wrong_values(settings, values)
     return _Scan(values, problems)
 
 
 def _wrong_values(settings: type[Settings], values: dict[str, Any]) -> list[str]:
-    spoken = {name: None if value == "None" else value for name, value in values.items()}  # tyro's spelling of none
     try:
-        settings.model_validate(spoken)
+        settings.model_validate(values)
     except ValidationError as error:
         return problems_of(error, settings, "--{}")
     return []
+
+
+def _none_if_spoken(settings: type[Settings], name: str, value: Any) -> Any:
+    """Read `None` and `none` as no value, where a field takes that."""
+    optional = type(None) in typing.get_args(settings.model_fields[name].annotation)
+    return None if optional and value in ("None", "none") else value
 
 
 def _unknown_flag(word: str, name: str, settings: type[Settings]) -> str:

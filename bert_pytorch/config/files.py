@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,27 +20,31 @@ def read_mapping(path: Path) -> dict[str, Any]:
         ConfigError: if the file is missing, not text, not JSON/YAML, or not a mapping.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # Windows editors begin a file with a byte-order mark
     except UnicodeDecodeError:
         raise ConfigError(str(path), ["it is not UTF-8 text; wanted a JSON or YAML file."]) from None
     except (FileNotFoundError, NotADirectoryError):
         raise ConfigError(str(path), ["there is no such file. Check the spelling of the path."]) from None
     except IsADirectoryError:
         raise ConfigError(str(path), ["it is a folder; name the JSON or YAML file inside it."]) from None
+    parse = _parse_yaml if path.suffix.lower() in (".yaml", ".yml") else _parse_json
     try:
-        value = yaml.load(text, _Yaml) if path.suffix in (".yaml", ".yml") else _parse_json(text)  # noqa: S506 a SafeLoader
+        value = parse(text)
     except json.JSONDecodeError as error:
-        problem = f"line {error.lineno}, column {error.colno}: this is not JSON ({error.msg}). Mend the line."
+        reason = _JSON_REASONS.get(error.msg, "this is not JSON")
+        problem = f"line {error.lineno}, column {error.colno}: {reason}. Mend the line; a YAML file ends in .yaml."
         raise ConfigError(str(path), [problem]) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        place = f"line {mark.line + 1}, column {mark.column + 1}" if mark is not None else "somewhere"
-        raise ConfigError(str(path), [f"{place}: this is not YAML. Mend the line."]) from None
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
+        raise ConfigError(str(path), [f"{place}this is not YAML. Mend the line."]) from None
+    except (RecursionError, ValueError):  # a thousand brackets, a number of 5,000 digits
+        raise ConfigError(str(path), ["this is no configuration: wanted one key with its value a line."]) from None
     except _RepeatedKey as error:
         raise ConfigError(str(path), [f'the key "{error}" stands twice. Keep one of them.']) from None
     if not isinstance(value, dict):
-        found = type(value).__name__
-        raise ConfigError(str(path), [f'found a {found} at the top, wanted keys with values, as in {{"seed": 42}}.'])
+        found = "nothing" if value is None else f"a {type(value).__name__}"
+        raise ConfigError(str(path), [f'found {found} at the top, wanted keys with values, as in {{"seed": 42}}.'])
     return {str(key): item for key, item in value.items()}
 
 
@@ -76,11 +81,30 @@ def _parse_json(text: str) -> Any:
                 raise _RepeatedKey(name)
         return dict(pairs)
 
-    return json.loads(text, object_pairs_hook=unique)
+    return json.loads(text, object_pairs_hook=unique) if text.strip() else None
+
+
+_JSON_REASONS = {
+    "Expecting value": "a value is wanted here",
+    "Expecting property name enclosed in double quotes": "a key in double quotes is wanted here (no comma before })",
+    "Illegal trailing comma before end of object": "no comma stands after the last value",
+    "Expecting ',' delimiter": "a comma is wanted here",
+    "Expecting ':' delimiter": "a colon is wanted here",
+    "Extra data": "something stands after the end",
+    "Unterminated string starting at": "this text has no closing quote",
+    "Invalid control character at": "a text goes on over the end of its line, or holds a tab",
+}
+
+
+def _parse_yaml(text: str) -> Any:
+    return yaml.load(text, _Yaml)  # noqa: S506 a SafeLoader
 
 
 class _Yaml(yaml.SafeLoader):
-    """YAML as people write it: 6e-3 is a number (YAML 1.1 wants 6.0e-3), a repeated key is an error."""
+    """YAML as people read it (the core schema of YAML 1.2), a repeated key is an error.
+
+    PyYAML's own is YAML 1.1, where 6e-3 is a text, 010 is eight, 1:30 is ninety, and a key `on` is true.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         names = [key.value for key, _ in node.value]
@@ -90,11 +114,20 @@ class _Yaml(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _construct_scalar(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> Any:
-    try:
-        return float(node.value) if "e" in node.value.lower() else node.value
-    except ValueError:
-        return node.value
+def _integer(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    return int(node.value)
 
 
-_Yaml.add_constructor("tag:yaml.org,2002:str", _construct_scalar)
+_Yaml.yaml_implicit_resolvers = {}
+for _kind, _pattern, _first in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?[0-9]+", list("-+0123456789")),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        list("-+.0123456789"),
+    ),
+):
+    _Yaml.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(f"^(?:{_pattern})$"), _first)
+_Yaml.add_constructor("tag:yaml.org,2002:int", _integer)

@@ -53,7 +53,9 @@ class Settings(BaseModel):
     @classmethod
     def _no_boolean_as_number(cls, value: Any, info: ValidationInfo) -> Any:
         # pydantic reads true as 1; in a configuration file that is a slip of the hand.
-        if isinstance(value, bool) and bool not in _members(cls.model_fields[info.field_name or ""].annotation):
+        items = value if isinstance(value, list | tuple) else [value]
+        annotation = cls.model_fields[info.field_name or ""].annotation
+        if any(isinstance(item, bool) for item in items) and not _takes_booleans(annotation):
             raise PydanticCustomError("boolean", "boolean")
         return value
 
@@ -65,8 +67,13 @@ def problems_of(error: ValidationError, settings: type[Settings], spell: str = "
         name = str(detail["loc"][0]) if detail["loc"] else ""
         field = settings.model_fields.get(name)
         wanted = wanted_by(field) if field is not None else "a known key"
-        problems.append(f"{spell.format(name)}: found {detail['input']!r}, wanted {wanted}.")
+        problems.append(f"{spell.format(name)}: found {_shown(detail['input'])}, wanted {wanted}.")
     return list(dict.fromkeys(problems))  # a union reports each of its members
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:79]}…"
 
 
 def wanted_by(field: FieldInfo) -> str:
@@ -91,6 +98,10 @@ def _members(annotation: Any) -> tuple[Any, ...]:
     if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
         return typing.get_args(annotation)
     return (annotation,)
+
+
+def _takes_booleans(annotation: Any) -> bool:
+    return annotation is bool or any(_takes_booleans(member) for member in typing.get_args(annotation))
 
 
 def _kind(annotation: Any) -> str:

@@ -14,9 +14,7 @@ HEADS = ("cls.", "bert.pooler.")
 """Parts that an encoder may come without, and that a run may do without."""
 
 
-def put_initial_weights(
-    model: BertForPreTraining, given: LoadedWeights, path: Path, vocabulary: Vocabulary
-) -> None:
+def put_initial_weights(model: BertForPreTraining, given: LoadedWeights, path: Path, vocabulary: Vocabulary) -> None:
     """Put given weights into `model`; heads that it lacks keep their initial values, which is told.
 
     Args:
@@ -32,9 +30,9 @@ def put_initial_weights(
     problems = []
     if given.vocabulary != vocabulary:
         problems.append(
-            f"its vocabulary ({len(given.vocabulary.tokens)} tokens, lowercase {given.vocabulary.lowercase}) is not the "
-            f"corpus's ({len(vocabulary.tokens)} tokens, lowercase {vocabulary.lowercase}); encode the corpus with its "
-            "vocabulary: --vocab_file"
+            f"its vocabulary ({len(given.vocabulary.tokens)} tokens, lowercase {given.vocabulary.lowercase}) is not "
+            f"the corpus's ({len(vocabulary.tokens)} tokens, lowercase {vocabulary.lowercase}); encode the corpus with "
+            "its vocabulary: --vocab_file"
         )
     else:
         problems += [

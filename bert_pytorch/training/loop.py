@@ -135,7 +135,8 @@ def _count_skip(skips_in_a_row: int, step: int) -> int:
     if skips_in_a_row >= MAX_SKIPS_IN_A_ROW:
         raise TrainingDivergedError(
             f"{skips_in_a_row} updates in a row had gradients that are not finite, at update {step}. The checkpoints "
-            "before are kept. Start again with a lower --learning_rate, a longer --warmup_proportion, or --precision fp32."
+            "before are kept. Start again with a lower --learning_rate, a longer --warmup_proportion, or "
+            "--precision fp32."
         )
     return skips_in_a_row
 

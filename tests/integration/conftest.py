@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from bert_pytorch.corpus.__main__ import main as corpus_main
 from tests.support.data import shared_data
-
 from tests.support.runs import run_here
 
 
@@ -64,6 +64,3 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-__all__ = ["words"]

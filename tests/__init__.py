@@ -1,0 +1,1 @@
+"""Tests: unit/ mirrors the package, numerics/ has references, integration/ runs programs, architecture/ the house."""

@@ -1,0 +1,84 @@
+"""What the README tells a person to type works, in order, in a fresh copy of the repository."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.commands import run
+from tests.support.data import REPOSITORY, shared_data
+from tests.support.readme import Block, bash_blocks
+
+README = REPOSITORY / "README.md"
+NEVER_SKIPPED = {"quickstart", "own-corpus"}
+SECONDS_PER_COMMAND = 600
+
+
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Copy the files that git knows, as they are now, and put a folder of a person's own text beside them."""
+    folder = tmp_path_factory.mktemp("readme") / "bert_pytorch"
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, check=False)
+    if listed.returncode:
+        pytest.skip("not a git checkout: which files belong to the repository is unknown")
+    for name in filter(None, listed.stdout.decode().split("\0")):
+        if (REPOSITORY / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(REPOSITORY / name, folder / name)
+    (folder / "my_text").mkdir()
+    for path in sorted(shared_data("text", "state_union").glob("*.txt"))[:40]:
+        shutil.copy(path, folder / "my_text")
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_commands_that_may_not_be_skipped_are_there_and_run():
+    named = {block.name for block in bash_blocks(README.read_text(encoding="utf-8")) if block.name}
+    assert named == NEVER_SKIPPED
+
+
+@pytest.mark.slow
+def test_every_command_of_the_readme_runs(sandbox, capsys):
+    blocks = bash_blocks(README.read_text(encoding="utf-8"))
+    ran, skipped, failed = 0, 0, []
+    for block in blocks:
+        for command in block.commands:
+            if block.skip_reason:
+                skipped += 1
+                report(capsys, f"README line {block.line}: skipped, {block.skip_reason}: {command}")
+                continue
+            ran += 1
+            if problem := problem_of(command, block, sandbox, capsys):
+                failed.append(problem)
+    report(capsys, f"README: {ran} commands run, {skipped} skipped, {len(failed)} failed")
+    assert not failed, "\n\n".join(failed)
+    assert ran > 0
+
+
+def problem_of(command: str, block: Block, sandbox: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """Run one command as a person would type it; return what went wrong, empty if nothing did."""
+    # The environment that runs this test is the active one, so that the scripts install nothing.
+    programs = str(Path(sys.executable).parent)
+    env = {
+        "BERT_PYTORCH_PYTHON": sys.executable,
+        "PATH": os.pathsep.join([programs, os.environ["PATH"]]),
+        "PYTHONPATH": "",
+        "OMP_NUM_THREADS": "2",
+        "CI": "true",
+    }
+    try:
+        result = run(["bash", "-euo", "pipefail", "-c", command], cwd=sandbox, env=env, timeout=SECONDS_PER_COMMAND)
+    except TimeoutError as error:
+        return f"README line {block.line}: {error}"
+    report(capsys, f"README line {block.line}: exit code {result.code}, {result.seconds:.0f} s: {command}")
+    return f"README line {block.line}: {result}" if result.code else ""
+
+
+def report(capsys: pytest.CaptureFixture[str], line: str) -> None:
+    """Show a line although the test passes: the counts are for people to see."""
+    with capsys.disabled():
+        print(f"\n{line}", end="", flush=True)
