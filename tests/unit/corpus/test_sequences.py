@@ -45,7 +45,7 @@ def read_back(spans: Spans) -> list[int]:
     return tokens
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     documents_strategy,
     st.integers(8, 160),
@@ -70,7 +70,7 @@ def test_single_segments_hold_each_token_exactly_once_in_order(
     assert (spans.b_starts == spans.b_ends).all()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(documents_strategy, st.integers(8, 160), st.sampled_from([0.0, 0.1, 1.0]), st.integers(0, 999))
 def test_pairs_fit_and_neither_segment_is_empty_and_each_stays_in_one_document(
     documents: list[list[int]], length: int, short: float, seed: int
