@@ -24,7 +24,7 @@ from bert_pytorch.shards.shard_set import open_shards
 from bert_pytorch.shards.statistics import unigram_entropy
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-VOCAB_SIZE = 8192
+VOCAB_SIZE = 4096
 LENGTHS = (64, 128)
 EXAMPLES = (
     "Return the number of [MASK] in the list.",
@@ -68,7 +68,7 @@ def main() -> None:
     for phase, encoded in enumerate(sets, start=1):
         _say(f"{phase + 2}. Pretraining, phase {phase}: sequences of {LENGTHS[phase - 1]} tokens")
         config = f"config/pretraining/quickstart_phase{phase}.json"
-        files = ["--config_file", config, "--input_dir", encoded, "--output_dir", run]
+        files: list[str | Path] = ["--config_file", config, "--input_dir", encoded, "--output_dir", run]
         _run([sys.executable, "run_pretraining.py", *files])
     _say("5. Filling masks with the result")
     _run([sys.executable, "-m", "bert_pytorch.predict", "fill-mask", "--checkpoint", run, *EXAMPLES])
