@@ -40,6 +40,14 @@ class MissingDependencyError(BertPytorchError):
     """An optional library that the asked-for feature needs; raised `from` the ImportError."""
 
 
+class ToldElsewhereError(BertPytorchError):
+    """Another rank met the error and tells it; this one ends quietly, with the same exit code."""
+
+    def __init__(self, message: str, exit_code: int = EXIT_FAILED) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 class TrainingDivergedError(BertPytorchError):
     """Losses or gradients stayed non-finite; the last good checkpoint is kept."""
 
@@ -86,7 +94,7 @@ def front_door(main: Callable[[], int | None]) -> int:
         report(explain_os_error(error))
         return EXIT_FAILED
     except KeyboardInterrupt:
-        report("interrupted from the keyboard before anything could be saved.")
+        report("interrupted from the keyboard; what was saved before is whole. Start again to continue.")
         return EXIT_FAILED
 
 

@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
+from pydantic import Field
 
 from bert_pytorch.config.settings import Settings
 from bert_pytorch.data.masking import MaskingPolicy, sample_keys
@@ -25,7 +26,7 @@ EVALUATION_SEED = 0
 class LoaderConfig(Settings):
     """How batches are made ready."""
 
-    num_workers: int = 2
+    num_workers: int = Field(2, ge=0)
     """Threads that make the next updates ready while the model computes; 0 makes each when it is needed."""
 
 

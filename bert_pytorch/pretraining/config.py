@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field
 
@@ -49,7 +49,7 @@ class PretrainingConfig(
     """Held-out shards; by default the eval_*.hdf5 beside the training shards."""
     eval_interval: int = Field(0, ge=0)
     """Updates between evaluations on the held-out set; 0 evaluates at the beginning and at the end of a phase."""
-    seed: int = Field(42, ge=0)
+    seed: int = Field(42, ge=0, lt=2**63)
     """Seed of initialisation, sample order, masks and dropout."""
     global_batch_size: int = Field(65536, ge=1)
     """Sequences per update over all ranks, met exactly (BERT-large phase 1: 65,536; You et al. 2020)."""
@@ -99,6 +99,7 @@ class PretrainingConfig(
         "mlm_probability": "--masked_token_fraction",
         "enable_packed_data_mode": "nothing: sequences are always packed",
         "use_fused_lamb": "--optimizer lamb",
+        "compile": "nothing yet: compiled layers come in a later version",
         "kfac": "--optimizer (K-FAC comes in a later version)",
     }
 
@@ -118,14 +119,26 @@ class PretrainingConfig(
             yield "--model_config_file is missing: name a shipped model (bert_base_uncased) or a JSON file of your own."
         if self.dry_run and self.overwrite:
             yield "--dry_run changes nothing and --overwrite removes a run; keep one of them."
-        if any(character in (self.run_name or "") for character in "/\\"):
+        if self.overwrite and self.previous_phase_end_step > 0:
+            yield (
+                "--overwrite would remove the checkpoint that this phase carries on (--previous_phase_end_step "
+                f"{self.previous_phase_end_step}). Give another --output_dir and the checkpoint as --init_checkpoint."
+            )
+        if self.run_name is not None and (self.run_name in ("", ".", "..") or "/" in self.run_name):
             yield f"--run_name: found {self.run_name!r}, wanted a name without slashes."
 
-    def name_of_run(self) -> str:
-        """Return what `{run_name}` stands for."""
-        return self.run_name or (self.config_file.stem if self.config_file is not None else "pretraining")
+    def with_run_name(self) -> Self:
+        """Return the configuration with `{run_name}` replaced in the names of what the run writes."""
+        name = self.run_name or (self.config_file.stem if self.config_file is not None else "pretraining")
+        output_dir = None if self.output_dir is None else Path(str(self.output_dir).replace("{run_name}", name))
+        log_prefix = self.log_prefix.replace("{run_name}", name)
+        return self.model_copy(update={"run_name": name, "output_dir": output_dir, "log_prefix": log_prefix})
 
-    def resolved_output_dir(self) -> Path:
-        """Return the folder of the run with `{run_name}` replaced."""
+    def time_limit_seconds(self) -> float | None:
+        """Return `--time_limit_minutes` in seconds."""
+        return None if self.time_limit_minutes is None else self.time_limit_minutes * 60
+
+    def folder(self) -> Path:
+        """Return `--output_dir`, which every configuration that trains has."""
         assert self.output_dir is not None
-        return Path(str(self.output_dir).replace("{run_name}", self.name_of_run()))
+        return self.output_dir

@@ -3,7 +3,7 @@
 import logging
 
 from bert_pytorch.data.loader import EvaluationLoader
-from bert_pytorch.errors import InputError
+from bert_pytorch.errors import BertPytorchError, InputError
 from bert_pytorch.interop.sources import load_model
 from bert_pytorch.pretraining.config import PretrainingConfig
 from bert_pytorch.pretraining.parts import batch_maker, check_fit
@@ -19,26 +19,22 @@ from bert_pytorch.training.evaluation import evaluate
 logger = logging.getLogger(__name__)
 
 
-def evaluate_only(config: PretrainingConfig, world: World) -> EvalRow | None:
-    """Log and return the held-out losses of `--init_checkpoint` on `--eval_dir`; None if stopped on the way.
+def evaluate_only(config: PretrainingConfig, world: World) -> EvalRow:
+    """Log and return the held-out losses of `--init_checkpoint` on `--eval_dir`.
 
     Raises:
         InputError: if weights and data do not belong together.
+        BertPytorchError: if it is stopped before it has a result.
     """
     assert config.init_checkpoint is not None
     assert config.eval_dir is not None
     device = choose_device(config, world.local_rank).device
     world.connect(device)
-    stop = StopRequests()
+    stop = StopRequests(config.time_limit_seconds())
     stop.listen()
     try:
         given = load_model(config.init_checkpoint, config.attention)
-        held_out = open_shards(config.eval_dir, "eval")
-        if held_out.vocabulary not in (None, given.vocabulary):
-            raise InputError(
-                f"{config.eval_dir}: its vocabulary is not that of {config.init_checkpoint}; losses over different "
-                "vocabularies do not compare. Encode the text with the checkpoint's vocabulary: --vocab_file"
-            )
+        held_out = open_shards(config.eval_dir, "eval", given.vocabulary)
         if any(name.startswith("cls.predictions.") for name in given.missing):
             raise InputError(
                 f"{config.init_checkpoint}: it is an encoder without a masked-LM head: there is no loss to evaluate. "
@@ -64,7 +60,9 @@ def evaluate_only(config: PretrainingConfig, world: World) -> EvalRow | None:
         )
     finally:
         world.disconnect()
-    if row is not None:
+    if row is None:
+        raise BertPytorchError("stopped before the held-out set was passed over; start again for a result.")
+    if world.is_first:
         logger.info(
             "held-out mlm_loss %.4f nats a masked token (unigram entropy %.4f), mlm_accuracy %.4f, nsp_accuracy %s, "
             "over %d masked tokens",

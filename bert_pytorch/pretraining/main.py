@@ -5,12 +5,12 @@ import sys
 import torch
 
 from bert_pytorch.config.command_line import Resolved, parse_settings
-from bert_pytorch.errors import EXIT_DONE, EXIT_STOPPED, BertPytorchError
+from bert_pytorch.errors import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, BertPytorchError, ToldElsewhereError, report
 from bert_pytorch.pretraining.config import PretrainingConfig
 from bert_pytorch.pretraining.dry_run import describe_run
 from bert_pytorch.pretraining.evaluate_only import evaluate_only
 from bert_pytorch.pretraining.run import pretrain
-from bert_pytorch.runtime.distributed import World, discover_world
+from bert_pytorch.runtime.distributed import World, discover_world, lost_ranks_explained
 from bert_pytorch.tracking.console import console_log
 
 PROGRAM = "run_pretraining.py"
@@ -22,11 +22,20 @@ def main() -> int:
     world = discover_world()
     try:
         resolved = parse_settings(PretrainingConfig, sys.argv[1:], program=PROGRAM, description=DESCRIPTION)
-        return _run(resolved, world)
     except BertPytorchError as error:
         if world.is_first:
             raise
-        return error.exit_code  # rank 0 meets the same error and tells it once
+        return error.exit_code  # every rank is given the same words; rank 0 tells what is wrong with them
+    try:
+        with lost_ranks_explained(world):
+            return _run(resolved._replace(settings=resolved.settings.with_run_name()), world)
+    except ToldElsewhereError as error:
+        return error.exit_code
+    except BertPytorchError as error:
+        if world.is_first:
+            raise
+        report(f"[rank {world.rank}] {error}")
+        return error.exit_code
 
 
 def _run(resolved: Resolved[PretrainingConfig], world: World) -> int:
@@ -41,4 +50,6 @@ def _run(resolved: Resolved[PretrainingConfig], world: World) -> int:
             evaluate_only(config, world)
         return EXIT_DONE
     reason = pretrain(resolved, world)
-    return EXIT_STOPPED if reason in ("signal", "time_limit") else EXIT_DONE
+    if reason in ("signal", "time_limit"):
+        return EXIT_FAILED if config.skip_checkpoint else EXIT_STOPPED  # "start again to continue" needs a saved state
+    return EXIT_DONE

@@ -32,14 +32,22 @@ def open_corpus(config: PretrainingConfig) -> Corpus:
         InputError: if shards are missing, damaged, or of different vocabularies.
     """
     assert config.input_dir is not None
-    training = open_shards(config.input_dir, "train")
+    given = load_tokenizer(config.vocab_file).vocabulary if config.vocab_file is not None else None
+    training = open_shards(config.input_dir, "train", given)
     logger.info("training data: %s", training.describe())
-    evaluation = open_evaluation(config)
+    if training.static:
+        logger.info("masks come with the shards: --masked_token_fraction and --max_predictions_per_seq are not used")
+    evaluation = _open_evaluation(config, given)
     if evaluation is None:
         logger.info("held-out data: none (no eval_*.hdf5 beside the training shards; --eval_dir names others)")
     else:
         logger.info("held-out data: %s", evaluation.describe())
-    vocabulary = settle_vocabulary(config.vocab_file, training, config.input_dir)
+    vocabulary = given or training.vocabulary
+    if vocabulary is None:
+        raise InputError(
+            f"{config.input_dir}: the shards come without a vocabulary (no vocab.txt or tokenizer.json beside them). "
+            "Name the one they were written with: --vocab_file vocab.txt"
+        )
     if evaluation is not None and evaluation.vocabulary not in (None, vocabulary):
         raise InputError(
             f"{config.eval_dir or config.input_dir}: the held-out shards were written with another vocabulary than the "
@@ -48,28 +56,14 @@ def open_corpus(config: PretrainingConfig) -> Corpus:
     return Corpus(training, evaluation, vocabulary)
 
 
-def open_evaluation(config: PretrainingConfig) -> ShardSet | None:
-    """Open `--eval_dir`, or the held-out part of `--input_dir` where it has one."""
+def _open_evaluation(config: PretrainingConfig, vocabulary: Vocabulary | None) -> ShardSet | None:
+    """Open `--eval_dir`, or the held-out part of the folder `--input_dir` where it has one."""
     if config.eval_dir is not None:
-        return open_shards(config.eval_dir, "eval")
+        return open_shards(config.eval_dir, "eval", vocabulary)
     assert config.input_dir is not None
-    return open_shards(config.input_dir, "eval") if find_shards(config.input_dir, "eval") else None
-
-
-def settle_vocabulary(vocab_file: Path | None, shards: ShardSet, where: Path) -> Vocabulary:
-    """Return the vocabulary: the corpus folder's own unless `--vocab_file` overrides it.
-
-    Raises:
-        InputError: if there is neither.
-    """
-    if vocab_file is not None:
-        return load_tokenizer(vocab_file).vocabulary
-    if shards.vocabulary is None:
-        raise InputError(
-            f"{where}: the shards come without a vocabulary (no vocab.txt or tokenizer.json beside them). "
-            "Name the one they were written with: --vocab_file vocab.txt"
-        )
-    return shards.vocabulary
+    if config.input_dir.is_dir() and find_shards(config.input_dir, "eval"):
+        return open_shards(config.input_dir, "eval", vocabulary)
+    return None
 
 
 def pick_model_config(config: PretrainingConfig, saved: ModelConfig | None) -> ModelConfig:

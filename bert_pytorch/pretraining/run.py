@@ -4,7 +4,10 @@ import contextlib
 import logging
 from collections.abc import Callable
 
+import torch
+
 from bert_pytorch.checkpoints.reading import load_checkpoint
+from bert_pytorch.checkpoints.store import CheckpointStore
 from bert_pytorch.config.command_line import Resolved
 from bert_pytorch.data.loader import EvaluationLoader, TrainingLoader
 from bert_pytorch.interop.sources import load_source
@@ -13,9 +16,9 @@ from bert_pytorch.optim.schedules import learning_rate_factor
 from bert_pytorch.pretraining.config import PretrainingConfig
 from bert_pytorch.pretraining.parts import batch_maker
 from bert_pytorch.pretraining.record import write_run_config
-from bert_pytorch.pretraining.saving import checkpoint_writer, export_model
-from bert_pytorch.pretraining.session import Learner, Session, build_learner, claim_folder, open_session
-from bert_pytorch.pretraining.start import decide_start
+from bert_pytorch.pretraining.saving import checkpoint_writer, complete_finished_run, export_model
+from bert_pytorch.pretraining.session import Learner, Session, build_learner, claim_folder, open_session, remove_run
+from bert_pytorch.pretraining.start import Start, decide_start
 from bert_pytorch.runtime.device import choose_device, peak_memory_gib
 from bert_pytorch.runtime.distributed import World
 from bert_pytorch.runtime.stopping import StopRequests
@@ -39,44 +42,63 @@ def pretrain(resolved: Resolved[PretrainingConfig], world: World) -> EndReason:
         BertPytorchError: what a person can mend: data, configuration, another run in the folder.
     """
     config = resolved.settings
-    stop = StopRequests(None if config.time_limit_minutes is None else config.time_limit_minutes * 60)
+    stop = StopRequests(config.time_limit_seconds())
     stop.listen()
     chosen = choose_device(config, world.local_rank)
     world.connect(chosen.device)
     with contextlib.ExitStack() as held:
         held.callback(world.disconnect)
         store = world.on_first(lambda: claim_folder(config, held))
-        output_dir = config.resolved_output_dir()
-        held.enter_context(console_log(output_dir / f"{config.log_prefix}.txt", rank=world.rank))
+        output_dir = config.folder()
+        log = output_dir / f"{config.log_prefix}.txt"
+        world.together(lambda: held.enter_context(console_log(log, rank=world.rank)))
         start = world.on_first(lambda: decide_start(config, store))
+        if start.kind == "finished":
+            world.on_first(lambda: complete_finished_run(output_dir, store.path_of(start.step), start.step))
+            return "finished"
         logger.info("device: %s; ranks: %d", chosen.reason, world.size)
-        state = load_checkpoint(start.checkpoint) if start.checkpoint is not None else None
-        begin_from = config.init_checkpoint if state is None else None
-        initial = load_source(begin_from) if begin_from is not None else None
-        session = open_session(config, world, chosen.device, stop, store, start, state, initial)
-        if world.is_first:
-            record = output_dir / f"{config.log_prefix}_run_config.json"
-            write_run_config(record, resolved, session.model_config, world.size)
-        learner = build_learner(session, state, initial)
-        del state, initial  # as large as model and optimizer together
+        session, learner = world.together(lambda: _prepare(config, world, chosen.device, stop, store, start))
+        if config.overwrite:
+            world.on_first(lambda: remove_run(output_dir, config.log_prefix))  # only now: nothing can refuse any more
+        record = output_dir / f"{config.log_prefix}_run_config.json"
+        world.on_first(lambda: write_run_config(record, resolved, session.model_config, world.size))
         return _run(session, learner)
+
+
+def _prepare(
+    config: PretrainingConfig,
+    world: World,
+    device: torch.device,
+    stop: StopRequests,
+    store: CheckpointStore,
+    start: Start,
+) -> tuple[Session, Learner]:
+    """Read what the session begins from and build everything; the files' contents are let go of on return."""
+    state = load_checkpoint(start.checkpoint) if start.checkpoint is not None else None
+    begin_from = config.init_checkpoint if state is None else None
+    initial = load_source(begin_from) if begin_from is not None else None
+    session = open_session(config, world, device, stop, store, start, state, initial)
+    return session, build_learner(session, state, initial)
 
 
 def _run(session: Session, learner: Learner) -> EndReason:
     config, start = session.config, session.start
     last_step = config.previous_phase_end_step + config.max_steps
-    if start.kind == "finished":
-        logger.info("this phase is finished: %d updates are done. --overwrite starts anew.", start.step)
-        export_model(session, learner.model, only_if_missing=True)
-        return "finished"
     _announce(session, last_step)
     session_end = last_step if config.steps is None else min(last_step, start.step + config.steps)
     rank = session.world.rank
-    with open_tracker(session.output_dir, config, first_step=start.step, last_step=session_end, rank=rank) as tracker:
+    with open_tracker(
+        session.output_dir,
+        config,
+        first_step=start.step,
+        last_step=session_end,
+        new_phase=start.kind == "next_phase",
+        rank=rank,
+    ) as tracker:
         run = _training_run(session, learner, tracker, last_step, session_end)
         reason = train(run)
     if reason in ("finished", "session_limit"):
-        export_model(session, learner.model)
+        session.world.on_first(lambda: export_model(session, learner.model))
     _say_goodbye(session, reason, run.progress.step, last_step)
     return reason
 
@@ -124,7 +146,7 @@ def _announce(session: Session, last_step: int) -> None:
     logger.info(
         "updates: %d to %d of %d sequences each; %s", start.step + 1, last_step, config.global_batch_size, limit
     )
-    if session.corpus.evaluation is not None:
+    if session.corpus.evaluation is not None and session.world.is_first:
         entropy = unigram_entropy(session.corpus.evaluation)
         logger.info("unigram entropy of the held-out set: %.3f nats a token (a model that knows no context)", entropy)
 
@@ -184,15 +206,9 @@ def _evaluation(session: Session, model: BertForPreTraining) -> Callable[[int], 
 
 
 def _say_goodbye(session: Session, reason: EndReason, step: int, last_step: int) -> None:
-    saved = (
-        "no checkpoint was asked for"
-        if session.config.skip_checkpoint
-        else f"checkpoint: {session.store.path_of(step)}"
-    )
-    text = {
-        "finished": f"finished: {step} updates are done (--max_steps)",
-        "session_limit": f"session limit reached after update {step} of {last_step} (--steps); start again to go on",
-        "signal": f"stopped on request after update {step} of {last_step}; start again to go on",
-        "time_limit": f"time limit reached after update {step} of {last_step}; start again to go on",
-    }[reason]
-    logger.info("%s; %s", text, saved)
+    """Say where the state is; why the session ended, the tracker has said."""
+    if session.config.skip_checkpoint:
+        logger.info("no checkpoint was written (--skip_checkpoint)")
+    else:
+        more = "" if reason == "finished" else f"; start again for the rest of the {last_step} updates"
+        logger.info("checkpoint: %s%s", session.store.path_of(step), more)

@@ -2,12 +2,15 @@
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 
 from bert_pytorch.checkpoints.format import Checkpoint, DataPosition
 from bert_pytorch.interop.huggingface import export_huggingface
-from bert_pytorch.interop.sources import EXPORTED
+from bert_pytorch.interop.sources import EXPORTED, load_source
 from bert_pytorch.models.bert import BertForPreTraining
 from bert_pytorch.pretraining.session import Learner, Session
+from bert_pytorch.tracking.records import EndRow
+from bert_pytorch.tracking.session import complete_metrics
 from bert_pytorch.training.loop import Progress
 
 logger = logging.getLogger(__name__)
@@ -33,6 +36,7 @@ def checkpoint_writer(session: Session, learner: Learner) -> Callable[[Progress]
             data_position=DataPosition(config.seed, epoch, progress.samples),
             optimizer=learner.optimizer.state_dict(),
             scaler=learner.scaler.state_dict() if learner.scaler.is_enabled() else None,
+            choices={"sequences": session.corpus.training.num_sequences},
             run_config=config.model_dump(mode="json"),
         )
         session.store.save(progress.step, checkpoint.to_dict())
@@ -40,9 +44,19 @@ def checkpoint_writer(session: Session, learner: Learner) -> Callable[[Progress]
     return save
 
 
-def export_model(session: Session, model: BertForPreTraining, *, only_if_missing: bool = False) -> None:
+def export_model(session: Session, model: BertForPreTraining) -> None:
     """Write `model/` as a Hugging Face folder."""
     folder = session.output_dir / EXPORTED
-    if session.world.is_first and not (only_if_missing and (folder / "config.json").exists()):
-        export_huggingface(folder, model.state_dict(), session.model_config, session.corpus.vocabulary)
-        logger.info("model: %s (opens in transformers)", folder)
+    export_huggingface(folder, model.state_dict(), session.model_config, session.corpus.vocabulary)
+    logger.info("model: %s (opens in transformers)", folder)
+
+
+def complete_finished_run(output_dir: Path, checkpoint: Path, step: int) -> None:
+    """Make up for what a kill after the last checkpoint took: the exported model and the `end` row."""
+    logger.info("this phase is finished: %d updates are done, %s. --overwrite starts anew.", step, checkpoint)
+    exported = output_dir / EXPORTED / "config.json"
+    if not exported.exists() or exported.stat().st_mtime < checkpoint.stat().st_mtime:
+        weights = load_source(checkpoint)
+        export_huggingface(output_dir / EXPORTED, weights.state_dict, weights.config, weights.vocabulary)
+        logger.info("model: %s (opens in transformers)", output_dir / EXPORTED)
+    complete_metrics(output_dir, EndRow("finished", step, 0.0, None))

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from bert_pytorch.checkpoints.store import CheckpointStore
+from bert_pytorch.errors import InputError
 from bert_pytorch.files import exclusive_lock, remove_partial_files
 from bert_pytorch.interop.matching import LoadedWeights
 from bert_pytorch.interop.sources import CHECKPOINTS, EXPORTED
@@ -24,6 +25,7 @@ from bert_pytorch.pretraining.weights import put_initial_weights
 from bert_pytorch.runtime.distributed import World
 from bert_pytorch.runtime.precision import Precision, choose_precision
 from bert_pytorch.runtime.stopping import StopRequests
+from bert_pytorch.tracking.session import METRICS_FILE, TENSORBOARD_FOLDER
 
 logger = logging.getLogger(__name__)
 
@@ -57,23 +59,29 @@ def claim_folder(config: PretrainingConfig, held: contextlib.ExitStack) -> Check
     Raises:
         InputError: if another process is writing there.
     """
-    output_dir = config.resolved_output_dir()
-    output_dir.mkdir(parents=True, exist_ok=True)
+    output_dir = config.folder()
     held.enter_context(exclusive_lock(output_dir, "runs"))
-    if config.overwrite:
-        _remove_run(output_dir, config.log_prefix)
     for folder in (output_dir, output_dir / CHECKPOINTS):
         remove_partial_files(folder)
     return CheckpointStore(output_dir / CHECKPOINTS, config.keep_checkpoints)
 
 
-def _remove_run(output_dir: Path, log_prefix: str) -> None:
-    """Remove what a run writes and nothing else: the folder may hold other things of its owner."""
-    for folder in (CHECKPOINTS, "tensorboard", EXPORTED):
-        shutil.rmtree(output_dir / folder, ignore_errors=True)
-    names = [f"{log_prefix}{ending}" for ending in (".txt", "_metrics.csv", "_run_config.json")]
-    for name in (*names, "metrics.jsonl"):
-        (output_dir / name).unlink(missing_ok=True)
+def remove_run(output_dir: Path, log_prefix: str) -> None:
+    """Remove what a run wrote and nothing else: the folder may hold other things of its owner.
+
+    Args:
+        output_dir: the run's folder.
+        log_prefix: of the session that begins; its console log, open already, is emptied instead.
+    """
+    for folder in (CHECKPOINTS, TENSORBOARD_FOLDER, EXPORTED):
+        if (output_dir / folder).exists():
+            shutil.rmtree(output_dir / folder)
+    (output_dir / METRICS_FILE).unlink(missing_ok=True)
+    for record in output_dir.glob("*_run_config.json"):
+        prefix = record.name.removesuffix("_run_config.json")
+        for ending in ("_metrics.csv", "_run_config.json", *([".txt"] if prefix != log_prefix else [])):
+            (output_dir / f"{prefix}{ending}").unlink(missing_ok=True)
+    (output_dir / f"{log_prefix}.txt").write_text("")
 
 
 def open_session(
@@ -95,11 +103,11 @@ def open_session(
     assert config.input_dir is not None
     check_fit(model_config, corpus.training, config.input_dir)
     if state is not None and start.checkpoint is not None:
-        refuse_other_model(state, model_config.model_dump(mode="json"), corpus.vocabulary, start.checkpoint)
+        refuse_other_model(state, model_config, corpus.vocabulary, start.checkpoint)
+    _compare_over_ranks(world, corpus)
     precision = choose_precision(config, device)
     logger.info("precision: %s (%s)", precision.name, precision.reason)
-    output_dir = config.resolved_output_dir()
-    return Session(config, output_dir, world, device, precision, stop, store, start, corpus, model_config)
+    return Session(config, config.folder(), world, device, precision, stop, store, start, corpus, model_config)
 
 
 def build_learner(session: Session, state: dict[str, Any] | None, initial: LoadedWeights | None) -> Learner:
@@ -121,5 +129,16 @@ def build_learner(session: Session, state: dict[str, Any] | None, initial: Loade
         if state.get("scaler"):
             scaler.load_state_dict(state["scaler"])
         if start.kind == "resume":
-            report_changes(state["run_config"], config.model_dump(mode="json"))
+            now = {**config.model_dump(mode="json"), "sequences": session.corpus.training.num_sequences}
+            report_changes({**state["run_config"], **state["choices"]}, now)
     return Learner(model, optimizer, scaler)
+
+
+def _compare_over_ranks(world: World, corpus: Corpus) -> None:
+    """Refuse ranks that see different data: they would take different numbers of steps and wait for each other."""
+    counts = [corpus.training.num_sequences, corpus.evaluation.num_sequences if corpus.evaluation is not None else 0]
+    if world.sum(counts) != [count * world.size for count in counts]:
+        raise InputError(
+            f"rank {world.rank} finds {counts[0]} training and {counts[1]} held-out sequences, others other numbers. "
+            "Give every node the same --input_dir."
+        )

@@ -7,8 +7,11 @@ import logging
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from bert_pytorch.checkpoints.reading import load_checkpoint
 from bert_pytorch.checkpoints.store import CheckpointStore
 from bert_pytorch.errors import ConfigError, InputError
+from bert_pytorch.interop.sources import CHECKPOINTS
+from bert_pytorch.models.config import ModelConfig
 from bert_pytorch.pretraining.config import PretrainingConfig
 from bert_pytorch.records import Vocabulary
 
@@ -18,6 +21,13 @@ StartKind = Literal["new", "next_phase", "resume", "finished"]
 
 NOT_COMPARED = {"output_dir", "config_file", "run_name", "overwrite", "dry_run", "init_checkpoint", "steps"}
 """Keys whose change between sessions of a run is nothing to tell."""
+
+
+SHAPE = (
+    "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act", "layer_norm_eps",
+    "max_position_embeddings", "type_vocab_size", "next_sentence",
+)  # fmt: skip
+"""Keys of the model configuration that a checkpoint cannot change; dropout, for one, it can."""
 
 
 class Start(NamedTuple):
@@ -40,8 +50,10 @@ def decide_start(config: PretrainingConfig, store: CheckpointStore) -> Start:
     Raises:
         InputError: if the folder holds another phase than asked for, or the next phase has nothing to carry on.
     """
-    loaded = store.load_newest()
     previous = config.previous_phase_end_step
+    if config.overwrite:
+        return Start("new", None, 0, 0, 1)
+    loaded = store.load_newest()
     if loaded is None:
         return _start_without_checkpoint(config, store)
     store.discard_after(loaded.step)  # damaged ones, reported by now
@@ -76,28 +88,35 @@ def _start_without_checkpoint(config: PretrainingConfig, store: CheckpointStore)
             "that phase in the same --output_dir first, or give its checkpoint as --init_checkpoint."
         )
     given = config.init_checkpoint
-    carried = given if given.name == f"ckpt_{previous}.pt" else None
-    return Start("next_phase" if carried else "new", carried, previous, 0, 2)
+    carried = CheckpointStore(given / CHECKPOINTS, keep_last=1).path_of(previous) if given.is_dir() else given
+    if carried.is_file() and carried.suffix == ".pt":
+        state = load_checkpoint(carried)
+        if state["step"] == previous:
+            return Start("next_phase", carried, previous, 0, int(state["phase"]) + 1)
+    logger.warning(
+        "%s is not the checkpoint of update %d: its weights are taken, moments start at zero", given, previous
+    )
+    return Start("new", None, previous, 0, 2)
 
 
-def refuse_other_model(state: dict[str, Any], model_config: dict[str, Any], vocabulary: Vocabulary, path: Path) -> None:
+def refuse_other_model(state: dict[str, Any], model_config: ModelConfig, vocabulary: Vocabulary, path: Path) -> None:
     """Refuse to continue a checkpoint with another shape or vocabulary.
 
     Raises:
         ConfigError: naming each difference.
     """
-    saved = state["model_config"]
+    saved = ModelConfig.model_validate(state["model_config"])
     problems = [
-        f"{name}: {saved.get(name)!r} in {path.name}, {model_config[name]!r} now."
-        for name in model_config
-        if saved.get(name) != model_config[name]
+        f"{name}: {getattr(saved, name)!r} in {path.name}, {getattr(model_config, name)!r} now."
+        for name in SHAPE
+        if getattr(saved, name) != getattr(model_config, name)
     ]
     if list(vocabulary.tokens) != state["vocabulary"] or vocabulary.lowercase != state["lowercase"]:
         found, wanted = _describe(vocabulary), _describe(Vocabulary(tuple(state["vocabulary"]), state["lowercase"]))
         problems.append(f"vocabulary: {wanted} in {path.name}, {found} (or other tokens) now.")
     if problems:
         advice = "Give the shape and vocabulary that the run began with, another --output_dir, or --overwrite."
-        raise ConfigError(f"{path.parent.parent} cannot be continued", [*problems, advice])
+        raise ConfigError(f"{path} cannot be carried on", [*problems, advice])
 
 
 def report_changes(saved: dict[str, Any], current: dict[str, Any]) -> list[str]:

@@ -10,6 +10,9 @@ from bert_pytorch.records import Vocabulary
 
 logger = logging.getLogger(__name__)
 
+SAME_FUNCTION = ("num_attention_heads", "hidden_act", "layer_norm_eps")
+"""Keys that change what weights of equal shapes compute."""
+
 HEADS = ("cls.", "bert.pooler.")
 """Parts that an encoder may come without, and that a run may do without."""
 
@@ -27,7 +30,11 @@ def put_initial_weights(model: BertForPreTraining, given: LoadedWeights, path: P
         ConfigError: if the weights are of another shape or vocabulary.
     """
     wanted = model.state_dict()
-    problems = []
+    problems = [
+        f"its {key} is {getattr(given.config, key)!r}, the model's {getattr(model.config, key)!r}"
+        for key in SAME_FUNCTION
+        if getattr(given.config, key) != getattr(model.config, key)
+    ]
     if given.vocabulary != vocabulary:
         problems.append(
             f"its vocabulary ({len(given.vocabulary.tokens)} tokens, lowercase {given.vocabulary.lowercase}) is not "

@@ -39,7 +39,6 @@ def choose_device(config: DeviceConfig, local_rank: int) -> ChosenDevice:
         raise ConfigError("--device cuda", [problem])
     device = torch.device("cuda", local_rank)
     torch.cuda.set_device(device)
-    torch.backends.cuda.matmul.allow_tf32 = True  # fp32 matmuls at 10-bit mantissa; the loss stays in full fp32
     return ChosenDevice(device, f"{device}, {torch.cuda.get_device_name(device)}")
 
 
@@ -53,9 +52,3 @@ def peak_memory_gib(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts KiB
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait until the device has done all that was asked of it."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

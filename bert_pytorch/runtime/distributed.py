@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from bert_pytorch.errors import EXIT_FAILED, BertPytorchError, ConfigError, explain_os_error
+from bert_pytorch.errors import EXIT_FAILED, BertPytorchError, ConfigError, ToldElsewhereError, explain_os_error
 
 T = TypeVar("T")
 
@@ -74,7 +74,8 @@ class World:
         """Run `function` on rank 0 and return its value on every rank.
 
         Raises:
-            BertPytorchError: on every rank, if it fails on rank 0 in a way that a person can mend.
+            BertPytorchError: on rank 0, if it fails there in a way that a person can mend.
+        ToldElsewhereError: on all others then.
         """
         value: T | None = None
         failure: tuple[int, str] | None = None
@@ -84,18 +85,35 @@ class World:
             except (BertPytorchError, OSError) as error:
                 if self.size == 1:
                     raise
-                message = explain_os_error(error) if isinstance(error, OSError) else str(error)
-                failure = (getattr(error, "exit_code", EXIT_FAILED), message)
+                failure = _plain(error)
         value, failure = self.from_first((value, failure))
         if failure is not None:
-            told = BertPytorchError(failure[1])
-            told.exit_code = failure[0]
-            raise told
+            if self.is_first:
+                raise _again(failure)
+            raise ToldElsewhereError(failure[1], failure[0])
         return cast(T, value)
 
-    def barrier(self) -> None:
-        """Wait for all ranks."""
-        self.sum([0.0])
+    def together(self, function: Callable[[], T]) -> T:
+        """Run `function` on every rank; if it fails on any, all fail, and the first of them tells why.
+
+        Raises:
+            BertPytorchError: on the first rank that failed.
+            ToldElsewhereError: on all others.
+        """
+        value: T | None = None
+        failure: tuple[int, str] | None = None
+        try:
+            value = function()
+        except (BertPytorchError, OSError) as error:
+            if self.size == 1:
+                raise
+            failure = _plain(error)
+        failed = self.sum([float(failure is not None and rank == self.rank) for rank in range(self.size)])
+        if any(failed):
+            if failure is not None and failed.index(1.0) == self.rank:
+                raise _again(failure)
+            raise ToldElsewhereError("another rank failed")
+        return cast(T, value)
 
     def parallelize(self, model: nn.Module, device: torch.device) -> nn.Module:
         """Wrap a model so that `backward` averages gradients over the ranks; with one rank return it as it is."""
@@ -105,6 +123,33 @@ class World:
         return DistributedDataParallel(
             model, device_ids=device_ids, gradient_as_bucket_view=True, broadcast_buffers=False
         )
+
+
+@contextlib.contextmanager
+def lost_ranks_explained(world: World) -> Iterator[None]:
+    """Turn a collective's failure into one message: another rank ended, and says itself why."""
+    try:
+        yield
+    except (RuntimeError, dist.DistBackendError) as error:
+        signs = ("gloo", "nccl", "connection", "socket", "timed out")
+        if world.size == 1 or not any(sign in str(error).lower() for sign in signs):
+            raise
+        raise BertPytorchError(
+            f"rank {world.rank} lost contact with another rank, which ended or hangs; its own message says why. "
+            "The checkpoints before are kept: start again to continue."
+        ) from error
+
+
+def _plain(error: BertPytorchError | OSError) -> tuple[int, str]:
+    if isinstance(error, OSError):
+        return EXIT_FAILED, explain_os_error(error)
+    return error.exit_code, str(error)
+
+
+def _again(failure: tuple[int, str]) -> BertPytorchError:
+    error = BertPytorchError(failure[1])
+    error.exit_code = failure[0]
+    return error
 
 
 @contextlib.contextmanager
@@ -135,4 +180,11 @@ def discover_world(environment: Mapping[str, str] = os.environ) -> World:
     except ValueError:
         found = ", ".join(f"{name}={environment[name]!r}" for name in names)
         raise ConfigError("environment", [f"found {found}, wanted whole numbers; torchrun sets them."]) from None
+    problems = [
+        f"{name} is missing; torchrun sets it." for name in ("MASTER_ADDR", "MASTER_PORT") if name not in environment
+    ]
+    if not 0 <= rank < size:
+        problems.append(f"RANK={rank} is outside 0 to WORLD_SIZE - 1 = {size - 1}.")
+    if size > 1 and problems:
+        raise ConfigError("environment", problems)
     return World(rank, size, local_rank)

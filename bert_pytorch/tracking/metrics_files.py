@@ -7,6 +7,7 @@ atomically before the first new one is written, and so is a last line that a kil
 import contextlib
 import csv
 import io
+import itertools
 import json
 import math
 import os
@@ -26,9 +27,12 @@ class JsonLines(Tracker):
     Args:
         path: the file; rows past `first_step` are dropped from it.
         first_step: updates done when this session begins; 0 drops the evaluations of update 0 too, as they come again.
+        new_phase: whether a phase begins: then rows after the last `end` go, as they come again.
     """
 
-    def __init__(self, path: Path, first_step: int) -> None:
+    def __init__(self, path: Path, first_step: int, *, new_phase: bool = False) -> None:
+        if new_phase:
+            _drop_after_last_end(path)
         _keep_lines(path, lambda line: _is_json_row_up_to(line, first_step))
         self._file = _LineFile(path)
 
@@ -133,6 +137,29 @@ def _keep_lines(path: Path, keep: Callable[[str], bool]) -> None:
     if path.exists() and kept_bytes != path.stat().st_size:
         with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
             file.writelines(line + "\n" for line in _whole_lines(path) if keep(line))
+
+
+def last_event(path: Path) -> str | None:
+    """Return the event of the last whole row, None without one."""
+    events = [_event(line) for line in _whole_lines(path)]
+    return events[-1] if events else None
+
+
+def _event(line: str) -> str | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row.get("event") if isinstance(row, dict) else None
+
+
+def _drop_after_last_end(path: Path) -> None:
+    ends = [number for number, line in enumerate(_whole_lines(path)) if _event(line) == "end"]
+    if ends:
+        numbers = itertools.count()
+        kept = [line for line in _whole_lines(path) if next(numbers) <= ends[-1]]
+        with atomic_path(path) as temporary:
+            temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
 
 
 def _is_json_row_up_to(line: str, step: int) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bert_pytorch.tracking.config import TrackingConfig
-from bert_pytorch.tracking.metrics_files import Csv, JsonLines
+from bert_pytorch.tracking.metrics_files import Csv, JsonLines, last_event
 from bert_pytorch.tracking.progress import Progress
 from bert_pytorch.tracking.records import EndRow, EvalRow, TrainRow
 from bert_pytorch.tracking.tracker import Tracker
@@ -22,6 +22,7 @@ def open_tracker(
     *,
     first_step: int,
     last_step: int,
+    new_phase: bool = False,
     rank: int = 0,
     terminal: bool | None = None,
     now: Callable[[], float] = time.monotonic,
@@ -33,6 +34,7 @@ def open_tracker(
         config: names and intervals.
         first_step: updates done when the session begins, 0 for a new run.
         last_step: updates done when it will end.
+        new_phase: whether a phase begins; rows after the `end` of the one before are of a start that was killed.
         rank: of this process; on ranks other than 0 the tracker does nothing and touches no file.
         terminal: whether a person watches; None to see whether both standard streams are terminals.
         now: returns seconds from any origin, for the estimate of the end.
@@ -48,7 +50,7 @@ def open_tracker(
         terminal = sys.stdout.isatty() and sys.stderr.isatty()
     return _AllOf(
         [
-            JsonLines(directory / METRICS_FILE, first_step),
+            JsonLines(directory / METRICS_FILE, first_step, new_phase=new_phase),
             Csv(directory / f"{config.log_prefix}_metrics.csv", first_step),
             TensorBoard(directory / TENSORBOARD_FOLDER, first_step),
             Progress(
@@ -56,6 +58,15 @@ def open_tracker(
             ),
         ]
     )
+
+
+def complete_metrics(directory: Path, row: EndRow) -> None:
+    """Append a session's `end` row to its metrics unless the last of them is one."""
+    path = directory / METRICS_FILE
+    if last_event(path) != "end":
+        rows = JsonLines(path, row.step)
+        rows.end(row)
+        rows.close()
 
 
 class _AllOf(Tracker):

@@ -92,8 +92,8 @@ def train(run: TrainingRun) -> EndReason:
         reason = _take_updates(run)
         if reason in ("finished", "session_limit") and not run.limits.due(run.progress.step, run.limits.eval_interval):
             _evaluate(run)
-        if run.progress.step > first_step and not run.limits.due(run.progress.step, run.limits.checkpoint_interval):
-            _save(run)
+        if run.progress.step > first_step:
+            _save(run)  # after the evaluation: a phase's last checkpoint stands for all that the phase owes
     except BaseException:
         run.tracker.end(_end_row(run, "failed"))
         raise
@@ -124,7 +124,7 @@ def _take_updates(run: TrainingRun) -> EndReason:
             run.tracker.train(_train_row(run, update, outcome, rates, learning_rate))
         if limits.due(step, limits.eval_interval):
             _evaluate(run)
-        if limits.due(step, limits.checkpoint_interval):
+        if limits.due(step, limits.checkpoint_interval) and limits.reached(step) is None:
             _save(run)
     return reason
 

@@ -85,7 +85,7 @@ def test_a_run_in_sessions_equals_an_uninterrupted_one_bit_by_bit(basics: dict[s
     for limit in (1, 4, 2):
         outcome = pretrain_here(**basics, output_dir=pieces, max_steps=10, steps=limit, num_workers=2)
         assert outcome.code == 0
-        assert "session limit" in outcome.out
+        assert "session limit (--steps) reached" in outcome.out
     assert pretrain_here(**basics, output_dir=pieces, max_steps=10).code == 0
     ends = [(row["reason"], row["step"]) for row in metrics(pieces, "end")]
     assert ends == [("session_limit", 1), ("session_limit", 5), ("session_limit", 7), ("finished", 10)]
