@@ -14,7 +14,10 @@
 import sys
 
 from bert_pytorch.errors import front_door
-from bert_pytorch.pretraining.main import main
+from bert_pytorch.runtime.openmp import let_idle_threads_sleep
 
 if __name__ == "__main__":
+    let_idle_threads_sleep()
+    from bert_pytorch.pretraining.main import main  # imports torch, which starts OpenMP
+
     sys.exit(front_door(main))

@@ -50,7 +50,7 @@ def _drop_column(path: Path) -> None:
 
 CASES = [
     Case("no input_dir", lambda f, t: {**f, "input_dir": None}, 2, ("--input_dir is missing",)),
-    Case("missing input_dir", lambda f, t: {**f, "input_dir": t / "none"}, 1, ("none", "corpus")),
+    Case("missing input_dir", lambda f, t: {**f, "input_dir": t / "none"}, 1, ("none", "Check the spelling")),
     Case("empty input_dir", lambda f, t: {**f, "input_dir": t}, 1, (".hdf5",)),
     Case(
         "truncated shard",

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.runs import assert_same_state, checkpoint, metrics, pretraining_command, run_program, started
 
-UPDATES = 60
+UPDATES = 40
 KILLS = 5
 
 
