@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from bert_pytorch.shards.shard_set import open_shards
+from bert_pytorch.shards.statistics import unigram_entropy
 from tests.support.commands import run
 from tests.support.data import REPOSITORY, shared_data
 from tests.support.readme import Block, bash_blocks
+from tests.support.runs import metrics
 
 README = REPOSITORY / "README.md"
 NEVER_SKIPPED = {"quickstart", "own-corpus"}
@@ -42,7 +45,7 @@ def test_commands_that_may_not_be_skipped_are_there_and_run():
 
 
 @pytest.mark.slow
-def test_every_command_of_the_readme_runs(sandbox, capsys):
+def test_every_command_of_the_readme_runs_and_the_quickstart_learns_from_context(sandbox, capsys):
     blocks = bash_blocks(README.read_text(encoding="utf-8"))
     ran, skipped, failed = 0, 0, []
     for block in blocks:
@@ -57,6 +60,11 @@ def test_every_command_of_the_readme_runs(sandbox, capsys):
     report(capsys, f"README: {ran} commands run, {skipped} skipped, {len(failed)} failed")
     assert not failed, "\n\n".join(failed)
     assert ran > 0
+
+    quickstart = sandbox / "runs" / "quickstart"
+    longest = max((quickstart / "corpus" / "encoded").iterdir(), key=lambda folder: int(folder.name.split("_")[5]))
+    loss = metrics(quickstart / "run", "eval")[-1]["mlm_loss"]
+    assert loss < unigram_entropy(open_shards(longest, "eval")) - 0.3
 
 
 def problem_of(command: str, block: Block, sandbox: Path, capsys: pytest.CaptureFixture[str]) -> str:
