@@ -1,0 +1,23 @@
+"""`python -m bert_pytorch` lists the tools."""
+
+import sys
+
+TOOLS = (
+    ("./scripts/quickstart.sh", "from raw text to a BERT that fills masks, on text that every Python carries"),
+    ("./scripts/create_datasets.sh", "a corpus from your own text: vocabulary and shards"),
+    ("python -m bert_pytorch.corpus", "the stages of that one by one: format, vocab, encode, verify"),
+    ("python run_pretraining.py", "pretrain, continue, or only evaluate"),
+    ("python -m bert_pytorch.predict", "fill masks with a checkpoint"),
+)
+
+
+def main() -> int:
+    """Print each tool and what it is for."""
+    width = max(len(command) for command, _ in TOOLS)
+    lines = [f"  {command:{width}}  {purpose}" for command, purpose in TOOLS]
+    sys.stdout.write("\n".join(["Tools of bert_pytorch; each explains itself with --help:", "", *lines, ""]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
