@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from bert_pytorch.checkpoints.format import Checkpoint
 from bert_pytorch.checkpoints.reading import DamagedCheckpointError, is_phase_end, load_checkpoint
 from bert_pytorch.errors import InputError
 from bert_pytorch.files import atomic_path
@@ -35,6 +36,15 @@ class Loaded(NamedTuple):
     """A message for each newer file that is damaged, newest first."""
     damaged: list[Path]
     """Those files."""
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """All entries that continuing needs, checked; whoever needs the weights alone asks less of `state`.
+
+        Raises:
+            InputError: naming every entry that is missing or of a wrong type.
+        """
+        return Checkpoint.from_dict(self.state, str(self.path))
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from bert_pytorch.checkpoints.config import CheckpointConfig
-from bert_pytorch.checkpoints.format import FORMAT_VERSION
+from bert_pytorch.checkpoints.format import FORMAT_VERSION, Checkpoint, DataPosition
 from bert_pytorch.checkpoints.reading import load_checkpoint
 from bert_pytorch.checkpoints.store import CheckpointStore
 from bert_pytorch.errors import InputError, explain_os_error
@@ -54,6 +54,22 @@ def test_saved_state_is_the_newest(tmp_path):
     loaded = store.load_newest()
     assert (loaded.step, loaded.path, loaded.rejected) == (5, path, [])
     assert torch.equal(loaded.state["weight"], torch.full((1000,), 5.0))
+
+
+def test_newest_is_handed_out_checked(tmp_path):
+    position = DataPosition(seed=42, epoch=0, samples=96)
+    saved = Checkpoint(
+        {"w": torch.ones(2)}, {}, ["[PAD]"], True, 7, 2, 5, False, position, {"state": {}, "param_groups": []}
+    )
+    store = CheckpointStore(tmp_path, keep_last=1)
+    store.save(7, saved.to_dict())
+    found = store.load_newest().checkpoint
+    assert (found.step, found.phase, found.phase_start, found.data_position) == (7, 2, 5, position)
+    entries = saved.to_dict()
+    del entries["phase_start"], entries["optimizer"]
+    store.save(8, entries)
+    with pytest.raises(InputError, match=r'ckpt_8\.pt: "phase_start" is missing; "optimizer" is missing\.'):
+        _ = store.load_newest().checkpoint
 
 
 def test_steps_are_ordered_as_numbers(tmp_path):
