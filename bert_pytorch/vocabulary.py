@@ -26,13 +26,14 @@ def vocabulary_sha256(vocabulary: Vocabulary) -> str:
     return hashlib.sha256(vocabulary_text(vocabulary).encode()).hexdigest()
 
 
-def read_vocabulary(path: Path, lowercase: bool | None = None) -> Vocabulary:
+def read_vocabulary(path: Path, lowercase: bool | None = None, *, otherwise: bool = True) -> Vocabulary:
     """Read a vocabulary from a folder (`tokenizer.json`, else `vocab.txt`), or from one such file.
 
     Args:
         path: the folder or file.
-        lowercase: casing, where the person said it. `tokenizer.json` knows its own; `vocab.txt` does not, so None means
-            lowercase there unless a `tokenizer_config.json` beside it says otherwise.
+        lowercase: casing, where the person said it. `tokenizer.json` knows its own; a `vocab.txt` does not, and for it
+            this counts more than a `tokenizer_config.json` beside it.
+        otherwise: casing where neither the person nor a file says it.
 
     Raises:
         InputError: if there is none, it is damaged, or `lowercase` contradicts it.
@@ -53,24 +54,24 @@ def read_vocabulary(path: Path, lowercase: bool | None = None) -> Vocabulary:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise InputError(f"{path}: it is not UTF-8 text; wanted a {VOCABULARY_TEXT} or {TOKENIZER_JSON}.") from None
-    return _read_json(path, text, lowercase) if path.suffix == ".json" else _read_text(path, text, lowercase)
+    if path.suffix == ".json":
+        return _read_json(path, text, lowercase)
+    return _read_text(path, text, _casing_beside(path, otherwise) if lowercase is None else lowercase)
 
 
-def _read_text(path: Path, text: str, lowercase: bool | None) -> Vocabulary:
+def _read_text(path: Path, text: str, lowercase: bool) -> Vocabulary:
     lines = [line.removesuffix("\r") for line in text.split("\n")]  # not splitlines: U+2028 and others are tokens
     if lines and not lines[-1]:
         lines.pop()
-    if lowercase is None:
-        lowercase = _casing_beside(path)
     return _checked(path, lines, lowercase)
 
 
-def _casing_beside(path: Path) -> bool:
+def _casing_beside(path: Path, otherwise: bool) -> bool:
     try:
         config = json.loads((path.parent / "tokenizer_config.json").read_text(encoding="utf-8"))
-        return bool(config.get("do_lower_case", True))
+        return bool(config.get("do_lower_case", otherwise))
     except (OSError, ValueError, AttributeError):
-        return True
+        return otherwise
 
 
 def _read_json(path: Path, text: str, lowercase: bool | None) -> Vocabulary:

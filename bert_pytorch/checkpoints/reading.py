@@ -1,5 +1,6 @@
 """Reading one checkpoint file: verified against its checksums, and never executing what is in it."""
 
+import errno
 import pickle
 import re
 import zipfile
@@ -25,6 +26,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         DamagedCheckpointError: if its bytes are not those that were written.
         InputError: if it is missing, cannot be read, is of another format, or holds more than plain data.
+        OSError, MemoryError: if reading failed for a reason that is not in the file.
     """
     verify_checksums(path)
     values = _load_plain_data(path, mmap=False)
@@ -78,6 +80,7 @@ def verify_checksums(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
     except Exception as error:  # damage anywhere in the archive's tables surfaces as any of a dozen types
+        _raise_unless_damage(path, error)
         raise DamagedCheckpointError(f"{path}: it is cut off or damaged ({error}). {_ADVICE}") from None
     if damaged is not None:
         raise DamagedCheckpointError(f"{path}: its part {damaged} is damaged (wrong checksum). {_ADVICE}")
@@ -93,11 +96,21 @@ def _load_plain_data(path: Path, *, mmap: bool) -> Any:
             f"{path}: it holds {what}, wanted only tensors and plain values; it was not loaded, because "
             "loading could run programs hidden in it. Use a file that run_pretraining.py wrote."
         ) from None
-    except MemoryError:
-        raise
     except Exception as error:  # torch reports damage as RuntimeError, KeyError, EOFError, ValueError …
+        _raise_unless_damage(path, error)
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DamagedCheckpointError(f"{path}: it cannot be read as a checkpoint ({reason}). {_ADVICE}") from None
+
+
+def _raise_unless_damage(path: Path, error: BaseException) -> None:
+    """Raise what this machine lacked at this time: memory, or a disk that answers; the file may be good."""
+    reason: BaseException | None = error
+    while reason is not None:
+        if isinstance(reason, MemoryError):
+            raise reason
+        if isinstance(reason, OSError) and reason.errno not in (None, errno.EINVAL):  # EINVAL: a damaged table's offset
+            raise OSError(reason.errno, reason.strerror, str(path)) from error
+        reason = reason.__context__
 
 
 _ADVICE = "Use another checkpoint, or write it anew."

@@ -4,6 +4,7 @@ One process writes here at a time; the run holds the output folder's lock.
 """
 
 import contextlib
+import itertools
 import logging
 import re
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from bert_pytorch.checkpoints.format import Checkpoint
 from bert_pytorch.checkpoints.reading import DamagedCheckpointError, is_phase_end, load_checkpoint
 from bert_pytorch.errors import InputError
 from bert_pytorch.files import atomic_path
@@ -32,6 +34,17 @@ class Loaded(NamedTuple):
     """What was saved, on the CPU."""
     rejected: list[str]
     """A message for each newer file that is damaged, newest first."""
+    damaged: list[Path]
+    """Those files."""
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """All entries that continuing needs, checked; whoever needs the weights alone asks less of `state`.
+
+        Raises:
+            InputError: naming every entry that is missing or of a wrong type.
+        """
+        return Checkpoint.from_dict(self.state, str(self.path))
 
 
 @contextlib.contextmanager
@@ -85,10 +98,6 @@ class CheckpointStore:
         self._rotate(step)
         return path
 
-    def load(self, path: Path) -> dict[str, Any]:
-        """Read one file; see `load_checkpoint`."""
-        return load_checkpoint(path)
-
     def load_newest(self) -> Loaded | None:
         """Read the newest good checkpoint; damaged newer ones are reported as warnings and in the result.
 
@@ -98,8 +107,10 @@ class CheckpointStore:
         Raises:
             InputError: if there are some and all are damaged, or the newest undamaged one is of another format version,
                 not plain data, or not ours to read: falling back would then throw away good work.
+            OSError, MemoryError: likewise, if the newest could not be read for a reason that is not in the file.
         """
         rejected: list[str] = []
+        damaged: list[Path] = []
         for step in reversed(self.steps()):
             path = self.path_of(step)
             try:
@@ -107,10 +118,11 @@ class CheckpointStore:
             except DamagedCheckpointError as error:
                 logger.warning("%s", error)
                 rejected.append(str(error))
+                damaged.append(path)
                 continue
             if rejected:
                 logger.warning("%s: continuing from this older checkpoint.", path)
-            return Loaded(step, path, state, rejected)
+            return Loaded(step, path, state, rejected, damaged)
         if not rejected:
             return None
         problems = "".join(f"\n  - {problem}" for problem in rejected)
@@ -125,18 +137,30 @@ class CheckpointStore:
             if later > step:
                 self.path_of(later).unlink(missing_ok=True)
 
-    def remove_all(self) -> None:
-        """Remove every checkpoint of this folder, ends of phases too."""
-        self.discard_after(-1)
+    def set_aside_damaged(self, loaded: Loaded) -> None:
+        """Rename the damaged files that `load_newest` passed over: nothing reads or removes a `ckpt_N.pt.damaged`.
+
+        Call it under the folder's lock.
+        """
+        for path in loaded.damaged:
+            self._set_aside(path)
+
+    def _set_aside(self, path: Path) -> None:
+        names = itertools.chain([f"{path.name}.damaged"], (f"{path.name}.{n}.damaged" for n in itertools.count(2)))
+        aside = next(path.with_name(name) for name in names if not path.with_name(name).exists())
+        with contextlib.suppress(FileNotFoundError):
+            path.rename(aside)
+            logger.warning("%s: damaged, kept as %s.", path, aside.name)
 
     def _rotate(self, written: int) -> None:
         # Files past the one just written do not count: else a damaged leftover would cost a good one its place.
         for step in [step for step in self.steps() if step <= written][: -self.keep_last]:
             path = self.path_of(step)
             try:
-                kept = is_phase_end(path)
-            except DamagedCheckpointError as error:
-                logger.warning("%s Rotation removes it.", error)
-                kept = False
-            if not kept:
-                path.unlink(missing_ok=True)
+                if not is_phase_end(path):
+                    path.unlink(missing_ok=True)
+            except DamagedCheckpointError as error:  # it may be the end of a phase
+                logger.warning("%s", error)
+                self._set_aside(path)
+            except (InputError, OSError, MemoryError) as error:
+                logger.warning("%s: it is kept beyond --keep_checkpoints, since it cannot be read: %s", path, error)

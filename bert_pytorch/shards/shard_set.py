@@ -1,6 +1,7 @@
 """All shards under one path as one long table of rows."""
 
 import collections
+import contextlib
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 
 from bert_pytorch.errors import InputError
 from bert_pytorch.records import SequenceRows, StaticMasks, Vocabulary
-from bert_pytorch.shards.layouts import EVAL_PREFIX, UNFINISHED, is_held_out
+from bert_pytorch.shards.layouts import EVAL_PREFIX, INPUT_IDS, MASKED_IDS, MASKED_POSITIONS, UNFINISHED, is_held_out
 from bert_pytorch.shards.manifest import read_manifest
 from bert_pytorch.shards.shard_file import Header, OpenShard, read_header
 from bert_pytorch.vocabulary import TOKENIZER_JSON, VOCABULARY_TEXT, read_vocabulary, vocabulary_sha256
@@ -82,7 +83,8 @@ class ShardSet:
             indices: int64 (n,), each in [0, num_sequences), in any order, repeats allowed.
 
         Raises:
-            InputError: if an id has no token in the vocabulary.
+            InputError: naming the file, if an id has no token in the vocabulary, or a length or masked position is not
+                one of the row's.
             IndexError: if an index is not in the set.
         """
         indices = np.asarray(indices, np.int64)
@@ -95,7 +97,8 @@ class ShardSet:
         for group in np.split(order, cuts):
             shard = int(owners[group[0]]) if len(group) else 0
             start = self._ends[shard] - self._headers[shard].num_rows
-            parts.append(self._checked(self._shard(shard).rows(indices[group] - start), shard))
+            inside = indices[group] - start
+            parts.append(self._checked(self._shard(shard).rows(inside), shard, inside))
         return parts[0] if len(parts) == 1 else _reorder(_concatenate(parts, self), order)
 
     def close(self) -> None:
@@ -111,15 +114,45 @@ class ShardSet:
             self._open.move_to_end(index)
             return self._open[index]
 
-    def _checked(self, rows: SequenceRows, shard: int) -> SequenceRows:
-        if self.vocabulary is not None and rows.input_ids.size:
-            largest, size = int(rows.input_ids.max()), len(self.vocabulary.tokens)
-            if largest >= size or int(rows.input_ids.min()) < 0:
-                raise InputError(
-                    f"{self._headers[shard].path}: found token id {largest}, but the vocabulary has {size} tokens. "
-                    "These shards were made with another vocabulary; name theirs with --vocab_file."
-                )
+    def _checked(self, rows: SequenceRows, shard: int, indices: np.ndarray) -> SequenceRows:
+        path = self._headers[shard].path
+        if self.vocabulary is not None:
+            size = len(self.vocabulary.tokens)
+            _refuse_unknown_ids(path, INPUT_IDS, rows.input_ids, size)
+            if rows.static_masks is not None:
+                _refuse_unknown_ids(path, MASKED_IDS, rows.static_masks.token_ids, size)
+        _refuse_misplaced(path, rows, indices)
         return rows
+
+
+def _refuse_unknown_ids(path: Path, column: str, ids: np.ndarray, size: int) -> None:
+    for found in (ids.max(initial=0), ids.min(initial=0)):
+        if not 0 <= found < size:
+            raise InputError(
+                f"{path}: {column}: found token id {found}, but the vocabulary has {size} tokens. "
+                "This shard was made with another vocabulary, to be named with --vocab_file, or it is damaged."
+            )
+
+
+def _refuse_misplaced(path: Path, rows: SequenceRows, indices: np.ndarray) -> None:
+    length, starts, width = rows.lengths, rows.segment_b_starts, rows.input_ids.shape[1]
+    bad = np.flatnonzero((length < 1) | (length > width) | (starts < 1) | (starts > length))
+    if len(bad):
+        row = bad[0]
+        raise InputError(
+            f"{path}: row {indices[row]}: found {length[row]} tokens with segment B from position {starts[row]}, "
+            f"in a row of {width}. The file is damaged; build it again or leave it out."
+        )
+    if rows.static_masks is not None:
+        positions, _, counts = rows.static_masks
+        used = np.arange(positions.shape[1]) < counts[:, None]
+        bad_rows, slots = np.nonzero(used & ((positions < 1) | (positions >= length[:, None])))
+        if len(bad_rows):
+            row, slot = bad_rows[0], slots[0]
+            raise InputError(
+                f"{path}: row {indices[row]}: {MASKED_POSITIONS} has {positions[row, slot]} in slot {slot}, wanted "
+                f"1 to {length[row] - 1}, a token of the row. The file is damaged; build it again or leave it out."
+            )
 
 
 def _concatenate(parts: list[SequenceRows], shards: ShardSet) -> SequenceRows:
@@ -171,16 +204,20 @@ def find_shards(path: Path, split: Split = "train") -> list[Path]:
     return sorted(chosen, key=_natural_order)
 
 
-def open_shards(path: Path, split: Split = "train", vocabulary: Vocabulary | None = None) -> ShardSet:
+def open_shards(
+    path: Path, split: Split = "train", vocabulary: Vocabulary | None = None, *, otherwise_lowercase: bool = True
+) -> ShardSet:
     """Open all shards of one part under a path; files are read later, when rows are asked for.
 
     Args:
         path: a file, or a folder searched recursively for `*.hdf5`.
         split: `eval` takes the held-out shards (`eval_*`, NVIDIA's `*_test_*`), `train` all others.
         vocabulary: used instead of the one beside the shards.
+        otherwise_lowercase: casing of a vocabulary beside the shards where no file says it: foreign ones are often a
+            `vocab.txt` alone.
 
     Raises:
-        InputError: if there are none, one is damaged, or they do not belong together.
+        InputError: if there are none, one is damaged, they do not belong together, or the vocabulary is not theirs.
     """
     paths = find_shards(path, split)
     if not paths:
@@ -190,10 +227,15 @@ def open_shards(path: Path, split: Split = "train", vocabulary: Vocabulary | Non
     folders = sorted({header.path.parent for header in headers})
     for folder in folders:
         _check_manifest(folder, [header for header in headers if header.path.parent == folder], path, split)
-    vocabulary = vocabulary or _vocabulary_beside(path, folders)
     if vocabulary is not None:
-        _check_vocabulary(headers, vocabulary)
-    return ShardSet(headers, vocabulary, path)
+        _check_vocabulary(headers, vocabulary, "the one given")
+        return ShardSet(headers, vocabulary, path)
+    beside = _vocabularies_beside(path, headers, otherwise_lowercase)
+    if len(set(beside.values())) > 1:
+        raise InputError(f"{path}: shards of more than one vocabulary: {', '.join(map(str, beside))}. Name one folder.")
+    for place, found in beside.items():
+        _check_vocabulary(headers, found, str(place))
+    return ShardSet(headers, next(iter(beside.values()), None), path)
 
 
 def _nothing_found(path: Path, split: Split) -> str:
@@ -244,36 +286,45 @@ def _check_manifest(folder: Path, headers: list[Header], path: Path, split: Spli
         )
 
 
-def _vocabulary_beside(path: Path, folders: list[Path]) -> Vocabulary | None:
-    """Look in each folder of shards, then upwards to the given path's parent; all finds must agree."""
+def _vocabularies_beside(path: Path, headers: list[Header], otherwise_lowercase: bool) -> dict[Path, Vocabulary]:
+    """Look in each folder of shards, then upwards to the given path's parent; return what is found where."""
     found: dict[Path, Vocabulary] = {}
     top = (path if path.is_dir() else path.parent).resolve()
-    for folder in folders:
+    casings = {header.path.parent: header.attributes.get("lowercase") for header in headers}
+    for folder, casing in sorted(casings.items()):
         for place in [folder, *folder.resolve().parents]:
-            if any((place / name).is_file() for name in (TOKENIZER_JSON, VOCABULARY_TEXT)):
-                manifest = read_manifest(folder)
-                own = (place / TOKENIZER_JSON).is_file() or manifest is None
-                found[place] = read_vocabulary(place, None if own or manifest is None else manifest.lowercase)
+            if (place / TOKENIZER_JSON).is_file():
+                found[place] = read_vocabulary(place)
+                break
+            if (place / VOCABULARY_TEXT).is_file():
+                found[place] = read_vocabulary(place, casing, otherwise=otherwise_lowercase)
                 break
             if place.resolve() == top.parent:
                 break
-    if len(set(found.values())) > 1:
-        raise InputError(f"{path}: shards of more than one vocabulary: {', '.join(map(str, found))}. Name one folder.")
-    return next(iter(found.values()), None)
+    return found
 
 
-def _check_vocabulary(headers: list[Header], vocabulary: Vocabulary) -> None:
+def _check_vocabulary(headers: list[Header], vocabulary: Vocabulary, name: str) -> None:
     sha256 = vocabulary_sha256(vocabulary)
     for header in headers:
         written = header.attributes.get("vocabulary_sha256")
         if written is not None and written != sha256:
             raise InputError(
-                f"{header.path}: it was made with another vocabulary (SHA-256 {written[:12]}…, found {sha256[:12]}…). "
-                "Use the vocabulary beside the shards, or encode the text again."
+                f"{header.path}: it was made with another vocabulary (SHA-256 {written[:12]}…); {name} has "
+                f"{len(vocabulary.tokens)} tokens and SHA-256 {sha256[:12]}…. {_advice(header.path, written)}"
             )
         if header.attributes.get("lowercase", vocabulary.lowercase) != vocabulary.lowercase:
             found, wanted = ("cased", "lowercase") if header.attributes["lowercase"] else ("lowercase", "cased")
-            raise InputError(f"{header.path}: it holds {wanted} text, but the vocabulary is {found}.")
+            raise InputError(f"{header.path}: it holds {wanted} text, but the vocabulary ({name}) is {found}.")
+
+
+def _advice(shard: Path, wanted_sha256: str) -> str:
+    for place in (shard.parent, *shard.resolve().parents[:3]):
+        for name in (TOKENIZER_JSON, VOCABULARY_TEXT):
+            with contextlib.suppress(InputError, OSError):
+                if vocabulary_sha256(read_vocabulary(place / name)) == wanted_sha256:
+                    return f"Its own is {place / name}: leave --vocab_file out, or name that."
+    return "Name its own with --vocab_file, or encode the text again with this one."
 
 
 def _natural_order(path: Path) -> tuple[str, tuple[int, ...], str]:

@@ -19,6 +19,7 @@ def checkpoint():
         lowercase=True,
         step=7,
         phase=1,
+        phase_start=5,
         phase_end=False,
         data_position=DataPosition(seed=42, epoch=1, samples=96),
         optimizer=optimizer.state_dict(),
@@ -40,7 +41,7 @@ def test_round_trip_through_a_safely_loaded_file(tmp_path):
 
 
 def test_contracted_entries_are_in_the_file():
-    wanted = "model optimizer step phase data_position model_config vocabulary lowercase format_version"
+    wanted = "model optimizer step phase phase_start data_position model_config vocabulary lowercase format_version"
     assert set(wanted.split()) <= set(checkpoint().to_dict())
 
 
@@ -58,7 +59,18 @@ def test_unknown_entries_are_ignored():
 
 @pytest.mark.parametrize(
     "name",
-    ["model", "model_config", "vocabulary", "lowercase", "step", "phase", "phase_end", "data_position", "optimizer"],
+    [
+        "model",
+        "model_config",
+        "vocabulary",
+        "lowercase",
+        "step",
+        "phase",
+        "phase_start",
+        "phase_end",
+        "data_position",
+        "optimizer",
+    ],
 )
 def test_missing_entry_is_named(name):
     values = checkpoint().to_dict()
@@ -78,6 +90,7 @@ def test_missing_entry_is_named(name):
         ("lowercase", 1),
         ("step", 7.0),
         ("step", -1),
+        ("phase_start", None),
         ("phase", True),
         ("phase_end", None),
         ("data_position", {"seed": 1, "epoch": 2}),

@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from bert_pytorch.checkpoints.config import CheckpointConfig
-from bert_pytorch.checkpoints.format import FORMAT_VERSION
+from bert_pytorch.checkpoints.format import FORMAT_VERSION, Checkpoint, DataPosition
+from bert_pytorch.checkpoints.reading import load_checkpoint
 from bert_pytorch.checkpoints.store import CheckpointStore
 from bert_pytorch.errors import InputError, explain_os_error
 
@@ -55,6 +56,22 @@ def test_saved_state_is_the_newest(tmp_path):
     assert torch.equal(loaded.state["weight"], torch.full((1000,), 5.0))
 
 
+def test_newest_is_handed_out_checked(tmp_path):
+    position = DataPosition(seed=42, epoch=0, samples=96)
+    saved = Checkpoint(
+        {"w": torch.ones(2)}, {}, ["[PAD]"], True, 7, 2, 5, False, position, {"state": {}, "param_groups": []}
+    )
+    store = CheckpointStore(tmp_path, keep_last=1)
+    store.save(7, saved.to_dict())
+    found = store.load_newest().checkpoint
+    assert (found.step, found.phase, found.phase_start, found.data_position) == (7, 2, 5, position)
+    entries = saved.to_dict()
+    del entries["phase_start"], entries["optimizer"]
+    store.save(8, entries)
+    with pytest.raises(InputError, match=r'ckpt_8\.pt: "phase_start" is missing; "optimizer" is missing\.'):
+        _ = store.load_newest().checkpoint
+
+
 def test_steps_are_ordered_as_numbers(tmp_path):
     store = CheckpointStore(tmp_path, keep_last=9)
     for step in (9, 100, 20):
@@ -86,8 +103,6 @@ def test_foreign_files_are_neither_read_nor_removed(tmp_path):
     store.save(2, state(2))
     assert store.load_newest().step == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*foreign, "ckpt_2.pt"])
-    store.remove_all()
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(foreign)
 
 
 @pytest.mark.parametrize(
@@ -110,9 +125,15 @@ def test_damaged_newest_is_reported_and_the_one_before_used(tmp_path, caplog, da
     (reason,) = loaded.rejected
     assert str(tmp_path / "ckpt_30.pt") in reason
     with pytest.raises(InputError, match=said):
-        store.load(tmp_path / "ckpt_30.pt")
+        load_checkpoint(tmp_path / "ckpt_30.pt")
     assert reason in caplog.text
     assert "continuing from this older checkpoint" in caplog.text
+    assert store.steps() == [10, 20, 30]  # reading changes nothing: others read here too
+    content = (tmp_path / "ckpt_30.pt").read_bytes()
+    store.set_aside_damaged(loaded)
+    assert store.steps() == [10, 20]
+    assert (tmp_path / "ckpt_30.pt.damaged").read_bytes() == content
+    assert CheckpointStore(tmp_path, keep_last=3).load_newest().rejected == []
 
 
 def test_all_damaged_names_them_and_what_to_do(tmp_path):
@@ -138,8 +159,45 @@ def test_damaged_leftover_does_not_take_a_good_ones_place(tmp_path):
     flip_a_bit(tmp_path / "ckpt_30.pt")
     store.save(20, state(20))  # continuing from before it
     assert store.load_newest().step == 20
-    store.discard_after(20)
-    assert store.steps() == [20]
+    assert store.steps() == [20, 30]
+
+
+def test_damaged_files_are_set_aside_and_never_removed(tmp_path):
+    store = CheckpointStore(tmp_path, keep_last=1)
+    store.save(10, state(10))
+    for _ in range(3):
+        (tmp_path / "ckpt_30.pt").write_bytes(b"")
+        store.set_aside_damaged(store.load_newest())
+    flip_a_bit(tmp_path / "ckpt_10.pt")
+    os.truncate(tmp_path / "ckpt_10.pt", 1000)
+    store.save(20, state(20))  # rotation cannot know whether it ended a phase
+    aside = ["ckpt_10.pt.damaged", "ckpt_30.pt.2.damaged", "ckpt_30.pt.3.damaged", "ckpt_30.pt.damaged"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*aside, "ckpt_20.pt"])
+
+
+@pytest.mark.parametrize("place", ["zipfile.ZipFile.testzip", "torch.load"])
+@pytest.mark.parametrize(
+    ("failure", "raised"), [(OSError(errno.EIO, "Input/output error"), OSError), (MemoryError(), MemoryError)]
+)
+def test_failure_that_is_not_in_the_file_is_no_damage(tmp_path, monkeypatch, place, failure, raised):
+    store = CheckpointStore(tmp_path, keep_last=1)
+    for step in (10, 20):
+        store.save(step, state(step, phase_end=True))
+
+    def fails(*_, **__):
+        try:
+            raise failure
+        finally:
+            if isinstance(failure, OSError):
+                raise RuntimeError("PytorchStreamReader failed")  # as torch wraps it
+
+    with monkeypatch.context() as patched:
+        patched.setattr(place, fails)
+        with pytest.raises(raised) as caught:
+            store.load_newest()
+        assert raised is MemoryError or caught.value.filename == str(tmp_path / "ckpt_20.pt")
+        store.save(30, state(30))  # looks into older ones whether they are ends of phases
+    assert store.steps() == [10, 20, 30]
 
 
 def test_killed_writer_leaves_the_old_or_the_new_file(tmp_path):

@@ -141,18 +141,86 @@ def test_another_vocabulary_is_refused(tmp_path: Path) -> None:
         tmp_path / "train_0.hdf5", make_rows(3), {"vocabulary_sha256": vocabulary_sha256(WORDS), "lowercase": True}
     )
     (tmp_path / "vocab.txt").write_text(vocabulary_text(other))
-    with pytest.raises(InputError, match="made with another vocabulary"):
+    found = f"{tmp_path} has 101 tokens and SHA-256 {vocabulary_sha256(other)[:12]}"
+    with pytest.raises(InputError, match=rf"train_0.hdf5: .*SHA-256 {vocabulary_sha256(WORDS)[:12]}…\); {found}"):
         open_shards(tmp_path)
     assert open_shards(tmp_path, vocabulary=WORDS).vocabulary == WORDS
-    with pytest.raises(InputError, match="lowercase text, but the vocabulary is cased"):
+    with pytest.raises(InputError, match=r"lowercase text, but the vocabulary \(the one given\) is cased"):
         open_shards(tmp_path, vocabulary=WORDS._replace(lowercase=False))
 
 
-def test_an_id_outside_the_vocabulary_is_named(tmp_path: Path) -> None:
+def test_a_given_vocabulary_that_is_not_theirs_is_refused_and_their_own_named(tmp_path: Path) -> None:
+    other = Vocabulary((*WORDS.tokens, "more"), lowercase=True)
+    write_shard(tmp_path / "set/train_0.hdf5", make_rows(3), {"vocabulary_sha256": vocabulary_sha256(WORDS)})
+    with pytest.raises(InputError, match=r"the one given has 101 tokens .* encode the text again"):
+        open_shards(tmp_path, vocabulary=other)
+    (tmp_path / "vocab.txt").write_text(vocabulary_text(WORDS))
+    with pytest.raises(InputError, match=rf"Its own is {tmp_path / 'vocab.txt'}: leave --vocab_file out"):
+        open_shards(tmp_path, vocabulary=other)
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_an_id_outside_the_vocabulary_is_named(given: bool, tmp_path: Path) -> None:
     write_shard(tmp_path / "train_0.hdf5", make_rows(30), {})
-    (tmp_path / "vocab.txt").write_text(vocabulary_text(WORDS._replace(tokens=WORDS.tokens[:50])))
-    with pytest.raises(InputError, match=r"found token id 9\d, but the vocabulary has 50 tokens"):
-        open_shards(tmp_path).rows(np.arange(30))
+    small = WORDS._replace(tokens=WORDS.tokens[:50])
+    if not given:
+        (tmp_path / "vocab.txt").write_text(vocabulary_text(small))
+    shards = open_shards(tmp_path, vocabulary=small if given else None)
+    with pytest.raises(InputError, match=r"train_0.hdf5: input_ids: found token id 9\d, but the vocabulary has 50 tok"):
+        shards.rows(np.arange(30))
+
+
+@pytest.mark.parametrize("vocabulary", [WORDS, None])
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("input_ids", -1, "input_ids: found token id -1, but"),
+        ("masked_lm_ids", 100, "masked_lm_ids: found token id 100, but the vocabulary has 100 tokens"),
+        ("masked_lm_ids", -3, "masked_lm_ids: found token id -3, but"),
+        ("masked_lm_positions", 16, "row 3: masked_lm_positions has 16 in slot 0, wanted 1 to 15"),
+        ("masked_lm_positions", -1, "row 3: masked_lm_positions has -1 in slot 0, wanted 1 to 15"),
+        ("masked_lm_positions", 0, "row 3: masked_lm_positions has 0 in slot 0, wanted 1 to 15"),
+    ],
+)
+def test_damaged_static_masks_are_refused_with_file_and_row(
+    column: str, value: int, message: str, vocabulary: Vocabulary | None, tmp_path: Path
+) -> None:
+    write_shard(tmp_path / "train_1.hdf5", make_rows(4, slots=3), {})  # its last row is full: 16 tokens
+    with h5py.File(tmp_path / "train_1.hdf5", "r+") as file:
+        file[column][3, 0] = value
+    shards = open_shards(tmp_path, vocabulary=vocabulary)
+    shards.rows(np.arange(3))
+    if vocabulary is None and column != "masked_lm_positions":
+        shards.rows(np.arange(4))  # no vocabulary, no ids that are too large
+    else:
+        with pytest.raises(InputError, match=f"train_1.hdf5: {message}"):
+            shards.rows(np.arange(4)[::-1])
+
+
+@pytest.mark.parametrize(("positions", "found"), [([0, 4, 16], "17 tokens"), ([0, 9, 4], "from position 10")])
+def test_rows_with_impossible_edges_are_refused_with_file_and_row(
+    positions: list[int], found: str, tmp_path: Path
+) -> None:
+    write_shard(tmp_path / "train_0.hdf5", make_rows(4), {})
+    with h5py.File(tmp_path / "train_0.hdf5", "r+") as file:
+        file["special_token_positions"][2] = positions
+    with pytest.raises(InputError, match=f"train_0.hdf5: row 2: found .*{found}"):
+        open_shards(tmp_path).rows(np.array([1, 2]))
+
+
+def test_casing_of_a_bare_vocabulary_is_the_callers_and_that_of_a_described_one_is_not(tmp_path: Path) -> None:
+    write_shard(tmp_path / "train_0.hdf5", make_rows(3), {})
+    (tmp_path / "vocab.txt").write_text(vocabulary_text(WORDS))
+
+    def casing(otherwise: bool) -> bool | None:
+        vocabulary = open_shards(tmp_path, otherwise_lowercase=otherwise).vocabulary
+        return None if vocabulary is None else vocabulary.lowercase
+
+    assert [casing(True), casing(False)] == [True, False]
+    (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": true}')
+    assert casing(False) is True
+    write_shard(tmp_path / "train_0.hdf5", make_rows(3), {"lowercase": False})  # what the shard itself says
+    assert casing(True) is False
 
 
 def write_bytes(folder: Path, name: str, content: bytes) -> None:
