@@ -131,12 +131,6 @@ class CheckpointStore:
             "Start anew with --overwrite, or remove these files."
         )
 
-    def discard_after(self, step: int) -> None:
-        """Remove the checkpoints of updates later than `step`: damaged ones, or a future that is given up."""
-        for later in self.steps():
-            if later > step:
-                self.path_of(later).unlink(missing_ok=True)
-
     def set_aside_damaged(self, loaded: Loaded) -> None:
         """Rename the damaged files that `load_newest` passed over: nothing reads or removes a `ckpt_N.pt.damaged`.
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 
+from bert_pytorch.checkpoints.format import Checkpoint
 from bert_pytorch.checkpoints.reading import load_checkpoint
 from bert_pytorch.checkpoints.store import CheckpointStore
 from bert_pytorch.config.command_line import Resolved
@@ -74,11 +75,12 @@ def _prepare(
     start: Start,
 ) -> tuple[Session, Learner]:
     """Read what the session begins from and build everything; the files' contents are let go of on return."""
-    state = load_checkpoint(start.checkpoint) if start.checkpoint is not None else None
-    begin_from = config.init_checkpoint if state is None else None
+    path = start.checkpoint
+    checkpoint = None if path is None else Checkpoint.from_dict(load_checkpoint(path), str(path))
+    begin_from = config.init_checkpoint if checkpoint is None else None
     initial = load_source(begin_from) if begin_from is not None else None
-    session = open_session(config, world, device, stop, store, start, state, initial)
-    return session, build_learner(session, state, initial)
+    session = open_session(config, world, device, stop, store, start, checkpoint, initial)
+    return session, build_learner(session, checkpoint, initial)
 
 
 def _run(session: Session, learner: Learner) -> EndReason:

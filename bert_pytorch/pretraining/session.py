@@ -4,10 +4,11 @@ import contextlib
 import logging
 import shutil
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
+from bert_pytorch.checkpoints.format import Checkpoint
 from bert_pytorch.checkpoints.store import CheckpointStore
 from bert_pytorch.errors import InputError
 from bert_pytorch.files import exclusive_lock, remove_partial_files
@@ -91,32 +92,32 @@ def open_session(
     stop: StopRequests,
     store: CheckpointStore,
     start: Start,
-    state: dict[str, Any] | None,
+    checkpoint: Checkpoint | None,
     initial: LoadedWeights | None,
 ) -> Session:
     """Open the data, settle the shape of the model and check that everything fits together."""
     corpus = open_corpus(config)
     saved = None if initial is None else initial.config
-    if state is not None:
-        saved = ModelConfig.model_validate(state["model_config"])
+    if checkpoint is not None:
+        saved = ModelConfig.model_validate(checkpoint.model_config)
     model_config = for_vocabulary(pick_model_config(config, saved), corpus.vocabulary)
     assert config.input_dir is not None
     check_fit(model_config, corpus.training, config.input_dir)
-    if state is not None and start.checkpoint is not None:
-        refuse_other_model(state, model_config, corpus.vocabulary, start.checkpoint)
+    if checkpoint is not None and start.checkpoint is not None:
+        refuse_other_model(checkpoint, model_config, corpus.vocabulary, start.checkpoint)
     _compare_over_ranks(world, corpus)
     precision = choose_precision(config, device)
     logger.info("precision: %s (%s)", precision.name, precision.reason)
     return Session(config, config.folder(), world, device, precision, stop, store, start, corpus, model_config)
 
 
-def build_learner(session: Session, state: dict[str, Any] | None, initial: LoadedWeights | None) -> Learner:
+def build_learner(session: Session, checkpoint: Checkpoint | None, initial: LoadedWeights | None) -> Learner:
     """Build the model and its optimizer and bring them to where the session begins."""
     config, start = session.config, session.start
     model = BertForPreTraining(session.model_config, attention=config.attention, seed=config.seed)
     model.checkpoint_activations = config.checkpoint_activations
-    if state is not None:
-        model.load_state_dict(state["model"])
+    if checkpoint is not None:
+        model.load_state_dict(checkpoint.model)
     elif initial is not None and config.init_checkpoint is not None:
         put_initial_weights(model, initial, config.init_checkpoint, session.corpus.vocabulary)
     model.to(session.device)
@@ -124,13 +125,13 @@ def build_learner(session: Session, state: dict[str, Any] | None, initial: Loade
     logger.info("attention: %s", model.select_attention(session.device))
     optimizer = build_optimizer(config, model.named_parameters())
     scaler = session.precision.gradient_scaler()
-    if state is not None:
-        load_optimizer_state(optimizer, state["optimizer"], str(start.checkpoint))
-        if state.get("scaler"):
-            scaler.load_state_dict(state["scaler"])
+    if checkpoint is not None:
+        load_optimizer_state(optimizer, checkpoint.optimizer, str(start.checkpoint))
+        if checkpoint.scaler:
+            scaler.load_state_dict(checkpoint.scaler)
         if start.kind == "resume":
             now = {**config.model_dump(mode="json"), "sequences": session.corpus.training.num_sequences}
-            report_changes({**state["run_config"], **state["choices"]}, now)
+            report_changes({**checkpoint.run_config, **checkpoint.choices}, now)
     return Learner(model, optimizer, scaler)
 
 

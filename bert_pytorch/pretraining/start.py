@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from bert_pytorch.checkpoints.format import Checkpoint
 from bert_pytorch.checkpoints.reading import load_checkpoint
 from bert_pytorch.checkpoints.store import CheckpointStore
 from bert_pytorch.errors import ConfigError, InputError
@@ -56,17 +57,17 @@ def decide_start(config: PretrainingConfig, store: CheckpointStore) -> Start:
     loaded = store.load_newest()
     if loaded is None:
         return _start_without_checkpoint(config, store)
-    store.discard_after(loaded.step)  # damaged ones, reported by now
-    state, step = loaded.state, loaded.step
-    phase_start, phase = int(state["phase_start"]), int(state["phase"])
+    newest, step = loaded.checkpoint, loaded.step
+    store.set_aside_damaged(loaded)
+    phase_start, phase, samples = newest.phase_start, newest.phase, newest.data_position.samples
     if phase_start == previous:
         kind: StartKind = "finished" if step >= previous + config.max_steps else "resume"
-        return Start(kind, loaded.path, step, int(state["data_position"]["samples"]), phase)
+        return Start(kind, loaded.path, step, samples, phase)
     if step == previous:
         return Start("next_phase", loaded.path, step, 0, phase + 1)
     if phase_start >= previous + config.max_steps:
         logger.info("this phase ended at update %d; the folder is in the phase after it", phase_start)
-        return Start("finished", loaded.path, step, int(state["data_position"]["samples"]), phase)
+        return Start("finished", loaded.path, step, samples, phase)
     raise InputError(
         f"{store.directory}: its newest checkpoint has {step} updates, in a phase that began after {phase_start}; "
         f"--previous_phase_end_step says this phase begins after {previous}. "
@@ -90,29 +91,30 @@ def _start_without_checkpoint(config: PretrainingConfig, store: CheckpointStore)
     given = config.init_checkpoint
     carried = CheckpointStore(given / CHECKPOINTS, keep_last=1).path_of(previous) if given.is_dir() else given
     if carried.is_file() and carried.suffix == ".pt":
-        state = load_checkpoint(carried)
-        if state["step"] == previous:
-            return Start("next_phase", carried, previous, 0, int(state["phase"]) + 1)
+        checkpoint = Checkpoint.from_dict(load_checkpoint(carried), str(carried))
+        if checkpoint.step == previous:
+            return Start("next_phase", carried, previous, 0, checkpoint.phase + 1)
     logger.warning(
         "%s is not the checkpoint of update %d: its weights are taken, moments start at zero", given, previous
     )
     return Start("new", None, previous, 0, 2)
 
 
-def refuse_other_model(state: dict[str, Any], model_config: ModelConfig, vocabulary: Vocabulary, path: Path) -> None:
+def refuse_other_model(checkpoint: Checkpoint, model_config: ModelConfig, vocabulary: Vocabulary, path: Path) -> None:
     """Refuse to continue a checkpoint with another shape or vocabulary.
 
     Raises:
         ConfigError: naming each difference.
     """
-    saved = ModelConfig.model_validate(state["model_config"])
+    saved = ModelConfig.model_validate(checkpoint.model_config)
     problems = [
         f"{name}: {getattr(saved, name)!r} in {path.name}, {getattr(model_config, name)!r} now."
         for name in SHAPE
         if getattr(saved, name) != getattr(model_config, name)
     ]
-    if list(vocabulary.tokens) != state["vocabulary"] or vocabulary.lowercase != state["lowercase"]:
-        found, wanted = _describe(vocabulary), _describe(Vocabulary(tuple(state["vocabulary"]), state["lowercase"]))
+    kept = Vocabulary(tuple(checkpoint.vocabulary), checkpoint.lowercase)
+    if vocabulary != kept:
+        found, wanted = _describe(vocabulary), _describe(kept)
         problems.append(f"vocabulary: {wanted} in {path.name}, {found} (or other tokens) now.")
     if problems:
         advice = "Give the shape and vocabulary that the run began with, another --output_dir, or --overwrite."
