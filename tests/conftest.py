@@ -9,8 +9,19 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
 
+from collections.abc import Iterator  # noqa: E402
+
+import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
 settings.register_profile("ci", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("local", deadline=None)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def shard_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep decompressed shards of tests, and of the programs they start, out of the person's cache."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("BERT_PYTORCH_CACHE", str(tmp_path_factory.mktemp("shard_cache")))
+        yield

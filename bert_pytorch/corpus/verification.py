@@ -139,8 +139,8 @@ class _Check:
 
     def _check_rows(self, header: Header, vocabulary: Vocabulary | None) -> None:
         for name, column in COLUMNS[header.layout].items():
-            if header.offsets is not None and header.offsets[name][1].lstrip("<|") != column.dtype.lstrip("<"):
-                found = header.offsets[name][1]
+            found = header.columns[name][0]
+            if found.lstrip("<|") != column.dtype.lstrip("<"):
                 self.problems.append(f"{header.path}: {name} is {found}, wanted {column.dtype}")
         shard = OpenShard(header)
         for start in range(0, header.num_rows, _ROWS_AT_ONCE):

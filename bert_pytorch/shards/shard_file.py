@@ -1,4 +1,4 @@
-"""One shard: its header, read once, and its rows, memory-mapped in place where the file allows it."""
+"""One shard: its header, read once, and its rows, memory-mapped: in place, or decompressed by `shards.cache`."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +9,7 @@ import numpy as np
 from bert_pytorch.errors import InputError
 from bert_pytorch.records import SequenceRows, StaticMasks
 from bert_pytorch.shards import layouts
+from bert_pytorch.shards.cache import flat_file, flat_offsets
 from bert_pytorch.shards.layouts import COLUMNS, Layout
 
 _PROBED_ROWS = 256
@@ -23,10 +24,17 @@ class Header(NamedTuple):
     sequence_length: int
     next_sentence: bool
     """Whether rows are pairs with a next-sentence label."""
-    offsets: dict[str, tuple[int, str, tuple[int, ...]]] | None
-    """Byte offset, dtype and shape of each dataset in the file; None where they are compressed or chunked."""
+    columns: dict[str, tuple[str, tuple[int, ...]]]
+    """Dtype and shape of each dataset."""
+    offsets: dict[str, int] | None
+    """Byte offset of each dataset in the file; None where one is compressed or chunked."""
     attributes: dict[str, Any]
     """The file's attributes; a foreign shard has none of ours."""
+
+    @property
+    def flat_bytes(self) -> int:
+        """Bytes that the shard takes in the cache; 0 where it is mapped in place."""
+        return flat_offsets(self.columns)[1] if self.offsets is None else 0
 
 
 def read_header(path: Path) -> Header:
@@ -73,6 +81,7 @@ def _header_of(path: Path, file: h5py.File) -> Header:
         num_rows=rows,
         sequence_length=columns[layouts.INPUT_IDS].shape[1],
         next_sentence=_has_pairs(file, layout),
+        columns={name: (data.dtype.str, data.shape) for name, data in columns.items()},
         offsets=_offsets(columns),
         attributes={name: _plain(value) for name, value in file.attrs.items()},
     )
@@ -86,11 +95,9 @@ def _has_pairs(file: h5py.File, layout: Layout) -> bool:
     return bool(file[layouts.SEGMENT_IDS][:_PROBED_ROWS].any())  # a foreign file: single segments leave them all 0
 
 
-def _offsets(columns: dict[str, h5py.Dataset]) -> dict[str, tuple[int, str, tuple[int, ...]]] | None:
+def _offsets(columns: dict[str, h5py.Dataset]) -> dict[str, int] | None:
     offsets = {name: data.id.get_offset() for name, data in columns.items()}
-    if any(offset is None for offset in offsets.values()):
-        return None
-    return {name: (offsets[name], data.dtype.str, data.shape) for name, data in columns.items()}
+    return None if any(offset is None for offset in offsets.values()) else offsets
 
 
 def _plain(value: Any) -> Any:
@@ -102,18 +109,17 @@ def _listing(names: set[str]) -> str:
 
 
 class OpenShard:
-    """The rows of one shard; memory-mapped, or read into memory whole where the file is compressed."""
+    """The rows of one shard; a compressed one is decompressed first, if it never was."""
 
     def __init__(self, header: Header) -> None:
         self.header = header
-        if header.offsets is None:
-            with h5py.File(header.path, "r") as file:
-                self._columns = {name: file[name][...] for name in COLUMNS[header.layout]}
-        else:
-            whole = np.memmap(header.path, np.uint8, "r")  # one mapping, hence one file descriptor, a shard
-            self._columns = {
-                name: np.ndarray(shape, dtype, whole, offset) for name, (offset, dtype, shape) in header.offsets.items()
-            }
+        path, offsets = header.path, header.offsets
+        if offsets is None:
+            path, offsets = flat_file(header.path, header.columns), flat_offsets(header.columns)[0]
+        whole = np.memmap(path, np.uint8, "r")  # one mapping, hence one file descriptor, a shard
+        self._columns = {
+            name: np.ndarray(shape, dtype, whole, offsets[name]) for name, (dtype, shape) in header.columns.items()
+        }
 
     def rows(self, indices: np.ndarray) -> SequenceRows:
         """Gather rows.

@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import logging
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,10 +12,13 @@ import numpy as np
 
 from bert_pytorch.errors import InputError
 from bert_pytorch.records import SequenceRows, StaticMasks, Vocabulary
+from bert_pytorch.shards.cache import FOLDER_VARIABLE, LIMIT_VARIABLE, cache_folder, limit_bytes, spare
 from bert_pytorch.shards.layouts import EVAL_PREFIX, INPUT_IDS, MASKED_IDS, MASKED_POSITIONS, UNFINISHED, is_held_out
 from bert_pytorch.shards.manifest import read_manifest
 from bert_pytorch.shards.shard_file import Header, OpenShard, read_header
 from bert_pytorch.vocabulary import TOKENIZER_JSON, VOCABULARY_TEXT, read_vocabulary, vocabulary_sha256
+
+logger = logging.getLogger(__name__)
 
 Split = Literal["train", "eval"]
 
@@ -30,6 +34,7 @@ class ShardSet:
         self._ends = np.cumsum([header.num_rows for header in headers], dtype=np.int64)
         self._open: collections.OrderedDict[int, OpenShard] = collections.OrderedDict()
         self._lock = threading.Lock()
+        self._cache_ready = False
         self._source = source
         self.vocabulary = vocabulary
         """Tokens and casing found beside the shards; None for foreign shards without one."""
@@ -110,9 +115,23 @@ class ShardSet:
             if index not in self._open:
                 while len(self._open) >= OPEN_SHARDS:
                     self._open.popitem(last=False)
+                if self._headers[index].offsets is None:
+                    self._prepare_cache()
                 self._open[index] = OpenShard(self._headers[index])
             self._open.move_to_end(index)
             return self._open[index]
+
+    def _prepare_cache(self) -> None:
+        if not self._cache_ready:
+            self._cache_ready = True
+            sizes = [header.flat_bytes for header in self._headers if header.offsets is None]
+            spare(header.path for header in self._headers if header.offsets is None)
+            logger.info(
+                "%s: %d compressed shard(s) take %.2f GiB decompressed in %s, made once ($%s names another folder)",
+                *(self._source, len(sizes), sum(sizes) / 2**30, cache_folder(), FOLDER_VARIABLE),
+            )
+            if sum(sizes) > limit_bytes():
+                logger.warning("that is more than $%s: %.2f GiB", LIMIT_VARIABLE, limit_bytes() / 2**30)
 
     def _checked(self, rows: SequenceRows, shard: int, indices: np.ndarray) -> SequenceRows:
         path = self._headers[shard].path

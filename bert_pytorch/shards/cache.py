@@ -1,0 +1,167 @@
+"""Compressed shards, decompressed once into flat files that can be memory-mapped: HDF5 unpacks a whole chunk a row.
+
+The folder is $BERT_PYTORCH_CACHE, else `bert_pytorch/shards` in $XDG_CACHE_HOME or ~/.cache.  It stays under
+$BERT_PYTORCH_CACHE_GIB: the least recently used files go first, but none of the sets that this process reads.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from bert_pytorch.errors import ConfigError, InputError
+from bert_pytorch.files import TEMPORARY_PREFIX, atomic_path
+
+FOLDER_VARIABLE, LIMIT_VARIABLE = "BERT_PYTORCH_CACHE", "BERT_PYTORCH_CACHE_GIB"
+
+_DEFAULT_LIMIT_GIB = 200.0
+_NAME = re.compile(r"[0-9a-f]{64}\.rows")
+_BYTES_AT_ONCE = 16 * 2**20
+_ALIGNMENT = 64
+_ABANDONED_SECONDS = 24 * 3600
+
+_used: set[str] = set()
+"""Names of the files of the sets that this process reads; training and held-out ones share one limit."""
+
+Columns = Mapping[str, tuple[str, tuple[int, ...]]]
+"""Dtype and shape of each dataset."""
+
+
+def cache_folder(environment: Mapping[str, str] = os.environ) -> Path:
+    """Return the folder of decompressed shards.
+
+    Raises:
+        ConfigError: if neither the environment nor a home folder says where.
+    """
+    if environment.get(FOLDER_VARIABLE):
+        return Path(environment[FOLDER_VARIABLE])
+    caches = environment.get("XDG_CACHE_HOME") or "~/.cache"
+    try:
+        return Path(caches).expanduser() / "bert_pytorch" / "shards"
+    except RuntimeError:
+        problem = "not set, and there is no home folder; name a folder for decompressed shards."
+        raise ConfigError(FOLDER_VARIABLE, [problem]) from None
+
+
+def flat_offsets(columns: Columns) -> tuple[dict[str, int], int]:
+    """Return the byte offset of each dataset in the flat file, and the file's size."""
+    offsets, end = {}, 0
+    for name, (dtype, shape) in columns.items():
+        offsets[name] = -(-end // _ALIGNMENT) * _ALIGNMENT
+        end = offsets[name] + _size(dtype, shape)
+    return offsets, end
+
+
+def spare(paths: Iterable[Path]) -> None:
+    """Keep the flat files of these shards from being removed by this process."""
+    _used.update(_name_of(path) for path in paths)
+
+
+def flat_file(path: Path, columns: Columns) -> Path:
+    """Return the flat file of a compressed shard, made where it is not there yet.
+
+    Args:
+        path: the shard.
+        columns: dtype and shape of its datasets, in the order of the flat file.
+
+    Raises:
+        InputError: if its compressed data are damaged.
+        OSError: if the file cannot be written.
+    """
+    target = cache_folder() / _name_of(path)
+    _, size = flat_offsets(columns)
+    if not _is_whole(target, size):
+        with _alone(target):
+            if not _is_whole(target, size):  # another process may have made it while this one waited
+                make_room(target.parent, size)
+                _decompress(path, columns, target)
+    with contextlib.suppress(OSError):  # a folder that is shared may not be ours
+        os.utime(target)
+    return target
+
+
+def make_room(folder: Path, size: int) -> None:
+    """Remove the least recently used files until `size` more bytes stay under the limit, sparing those in use here."""
+    files, now = [], time.time()
+    for file in folder.glob("*"):
+        with contextlib.suppress(FileNotFoundError):  # other processes make room too
+            state = file.stat()
+            if file.name.startswith(TEMPORARY_PREFIX) and now - state.st_mtime > _ABANDONED_SECONDS:
+                file.unlink()
+            elif _NAME.fullmatch(file.name):
+                files.append((state.st_mtime, state.st_size, file))
+    excess = sum(length for _, length, _ in files) + size - limit_bytes()
+    for _, length, file in sorted(files):
+        if excess > 0 and file.name not in _used:
+            file.unlink(missing_ok=True)  # whoever has it mapped keeps it until the mapping closes
+            excess -= length
+
+
+def limit_bytes(environment: Mapping[str, str] = os.environ) -> int:
+    """Return how large the folder may grow.
+
+    Raises:
+        ConfigError: if $BERT_PYTORCH_CACHE_GIB is not a number above 0.
+    """
+    written = environment.get(LIMIT_VARIABLE) or str(_DEFAULT_LIMIT_GIB)
+    with contextlib.suppress(ValueError, OverflowError):
+        if float(written) > 0:
+            return int(float(written) * 2**30)
+    raise ConfigError(LIMIT_VARIABLE, [f"found {written!r}, wanted a number of GiB above 0."])
+
+
+def _name_of(path: Path) -> str:
+    state = path.stat()
+    identity = f"{path.resolve()}\0{state.st_size}\0{state.st_mtime_ns}"
+    return f"{hashlib.sha256(identity.encode(errors='surrogateescape')).hexdigest()}.rows"
+
+
+def _is_whole(target: Path, size: int) -> bool:
+    try:
+        return target.stat().st_size == size
+    except FileNotFoundError:
+        return False
+
+
+@contextlib.contextmanager
+def _alone(target: Path) -> Iterator[None]:
+    """Let one process at a time make a file, so that the ranks share the work; 16 locks serve all files."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with (target.parent / f".lock-{target.name[0]}").open("a") as lock:
+        with contextlib.suppress(OSError):  # no locks on this file system: the work is done twice, no harm
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _decompress(path: Path, columns: Columns, target: Path) -> None:
+    offsets, size = flat_offsets(columns)
+    with atomic_path(target) as temporary, temporary.open("wb") as flat, _naming_damage(path), h5py.File(path) as file:
+        for name, (dtype, shape) in columns.items():
+            data = file[name]
+            chunk = data.chunks[0] if data.chunks else 1
+            rows = max(1, _BYTES_AT_ONCE // max(1, _size(dtype, shape[1:])) // chunk) * chunk  # whole chunks: each once
+            flat.seek(offsets[name])
+            for start in range(0, shape[0], rows):
+                flat.write(np.ascontiguousarray(data[start : start + rows]).data)
+        flat.truncate(size)
+
+
+@contextlib.contextmanager
+def _naming_damage(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise InputError(f"{path}: its compressed data cannot be read ({error}). Build it again.") from None
+
+
+def _size(dtype: str, shape: tuple[int, ...]) -> int:
+    return int(np.dtype(dtype).itemsize * np.prod(shape, dtype=np.int64))
