@@ -1,7 +1,6 @@
 """All shards under one path as one long table of rows."""
 
 import collections
-import contextlib
 import logging
 import threading
 from collections.abc import Sequence
@@ -13,10 +12,11 @@ import numpy as np
 from bert_pytorch.errors import InputError
 from bert_pytorch.records import SequenceRows, StaticMasks, Vocabulary
 from bert_pytorch.shards.cache import FOLDER_VARIABLE, LIMIT_VARIABLE, cache_folder, limit_bytes, spare
-from bert_pytorch.shards.layouts import EVAL_PREFIX, INPUT_IDS, MASKED_IDS, MASKED_POSITIONS, UNFINISHED, is_held_out
+from bert_pytorch.shards.layouts import EVAL_PREFIX, INPUT_IDS, MASKED_IDS, UNFINISHED, is_held_out
 from bert_pytorch.shards.manifest import read_manifest
+from bert_pytorch.shards.row_checks import refuse_misplaced, refuse_unknown_ids
 from bert_pytorch.shards.shard_file import Header, OpenShard, read_header
-from bert_pytorch.vocabulary import TOKENIZER_JSON, VOCABULARY_TEXT, read_vocabulary, vocabulary_sha256
+from bert_pytorch.shards.vocabularies import refuse_other_vocabulary, vocabularies_beside
 
 logger = logging.getLogger(__name__)
 
@@ -137,41 +137,11 @@ class ShardSet:
         path = self._headers[shard].path
         if self.vocabulary is not None:
             size = len(self.vocabulary.tokens)
-            _refuse_unknown_ids(path, INPUT_IDS, rows.input_ids, size)
+            refuse_unknown_ids(path, INPUT_IDS, rows.input_ids, size)
             if rows.static_masks is not None:
-                _refuse_unknown_ids(path, MASKED_IDS, rows.static_masks.token_ids, size)
-        _refuse_misplaced(path, rows, indices)
+                refuse_unknown_ids(path, MASKED_IDS, rows.static_masks.token_ids, size)
+        refuse_misplaced(path, rows, indices)
         return rows
-
-
-def _refuse_unknown_ids(path: Path, column: str, ids: np.ndarray, size: int) -> None:
-    for found in (ids.max(initial=0), ids.min(initial=0)):
-        if not 0 <= found < size:
-            raise InputError(
-                f"{path}: {column}: found token id {found}, but the vocabulary has {size} tokens. "
-                "This shard was made with another vocabulary, to be named with --vocab_file, or it is damaged."
-            )
-
-
-def _refuse_misplaced(path: Path, rows: SequenceRows, indices: np.ndarray) -> None:
-    length, starts, width = rows.lengths, rows.segment_b_starts, rows.input_ids.shape[1]
-    bad = np.flatnonzero((length < 1) | (length > width) | (starts < 1) | (starts > length))
-    if len(bad):
-        row = bad[0]
-        raise InputError(
-            f"{path}: row {indices[row]}: found {length[row]} tokens with segment B from position {starts[row]}, "
-            f"in a row of {width}. The file is damaged; build it again or leave it out."
-        )
-    if rows.static_masks is not None:
-        positions, _, counts = rows.static_masks
-        used = np.arange(positions.shape[1]) < counts[:, None]
-        bad_rows, slots = np.nonzero(used & ((positions < 1) | (positions >= length[:, None])))
-        if len(bad_rows):
-            row, slot = bad_rows[0], slots[0]
-            raise InputError(
-                f"{path}: row {indices[row]}: {MASKED_POSITIONS} has {positions[row, slot]} in slot {slot}, wanted "
-                f"1 to {length[row] - 1}, a token of the row. The file is damaged; build it again or leave it out."
-            )
 
 
 def _concatenate(parts: list[SequenceRows], shards: ShardSet) -> SequenceRows:
@@ -217,7 +187,10 @@ def find_shards(path: Path, split: Split = "train") -> list[Path]:
     if path.is_file():
         return [path] if split == "eval" or not is_held_out(path.name) else []
     if not path.is_dir():
-        raise InputError(f"{path}: there is no such file or folder. Check the spelling of the path.")
+        raise InputError(
+            f"{path}: there is no such file or folder. Check the spelling of the path, or make "
+            "shards: python -m bert_pytorch.corpus encode --input TEXT --output DIR"
+        )
     files = (file for file in path.rglob("*.hdf5") if file.is_file() and not file.name.startswith("."))
     chosen = [file for file in files if is_held_out(file.name) == (split == "eval")]
     return sorted(chosen, key=_natural_order)
@@ -247,13 +220,13 @@ def open_shards(
     for folder in folders:
         _check_manifest(folder, [header for header in headers if header.path.parent == folder], path, split)
     if vocabulary is not None:
-        _check_vocabulary(headers, vocabulary, "the one given")
+        refuse_other_vocabulary(headers, vocabulary, "the one given")
         return ShardSet(headers, vocabulary, path)
-    beside = _vocabularies_beside(path, headers, otherwise_lowercase)
+    beside = vocabularies_beside(path, headers, otherwise_lowercase)
     if len(set(beside.values())) > 1:
         raise InputError(f"{path}: shards of more than one vocabulary: {', '.join(map(str, beside))}. Name one folder.")
     for place, found in beside.items():
-        _check_vocabulary(headers, found, str(place))
+        refuse_other_vocabulary(headers, found, str(place))
     return ShardSet(headers, next(iter(beside.values()), None), path)
 
 
@@ -303,47 +276,6 @@ def _check_manifest(folder: Path, headers: list[Header], path: Path, split: Spli
             f"{folder}: {len(missing)} shard(s) of its manifest are missing: {', '.join(missing[:5])}. "
             "Start its build again: it makes what is missing."
         )
-
-
-def _vocabularies_beside(path: Path, headers: list[Header], otherwise_lowercase: bool) -> dict[Path, Vocabulary]:
-    """Look in each folder of shards, then upwards to the given path's parent; return what is found where."""
-    found: dict[Path, Vocabulary] = {}
-    top = (path if path.is_dir() else path.parent).resolve()
-    casings = {header.path.parent: header.attributes.get("lowercase") for header in headers}
-    for folder, casing in sorted(casings.items()):
-        for place in [folder, *folder.resolve().parents]:
-            if (place / TOKENIZER_JSON).is_file():
-                found[place] = read_vocabulary(place)
-                break
-            if (place / VOCABULARY_TEXT).is_file():
-                found[place] = read_vocabulary(place, casing, otherwise=otherwise_lowercase)
-                break
-            if place.resolve() == top.parent:
-                break
-    return found
-
-
-def _check_vocabulary(headers: list[Header], vocabulary: Vocabulary, name: str) -> None:
-    sha256 = vocabulary_sha256(vocabulary)
-    for header in headers:
-        written = header.attributes.get("vocabulary_sha256")
-        if written is not None and written != sha256:
-            raise InputError(
-                f"{header.path}: it was made with another vocabulary (SHA-256 {written[:12]}…); {name} has "
-                f"{len(vocabulary.tokens)} tokens and SHA-256 {sha256[:12]}…. {_advice(header.path, written)}"
-            )
-        if header.attributes.get("lowercase", vocabulary.lowercase) != vocabulary.lowercase:
-            found, wanted = ("cased", "lowercase") if header.attributes["lowercase"] else ("lowercase", "cased")
-            raise InputError(f"{header.path}: it holds {wanted} text, but the vocabulary ({name}) is {found}.")
-
-
-def _advice(shard: Path, wanted_sha256: str) -> str:
-    for place in (shard.parent, *shard.resolve().parents[:3]):
-        for name in (TOKENIZER_JSON, VOCABULARY_TEXT):
-            with contextlib.suppress(InputError, OSError):
-                if vocabulary_sha256(read_vocabulary(place / name)) == wanted_sha256:
-                    return f"Its own is {place / name}: leave --vocab_file out, or name that."
-    return "Name its own with --vocab_file, or encode the text again with this one."
 
 
 def _natural_order(path: Path) -> tuple[str, tuple[int, ...], str]:

@@ -1,0 +1,57 @@
+"""Which vocabulary belongs to shards: the one found beside them, and refusing one that they were not made with."""
+
+import contextlib
+from pathlib import Path
+
+from bert_pytorch.errors import InputError
+from bert_pytorch.records import Vocabulary
+from bert_pytorch.shards.shard_file import Header
+from bert_pytorch.vocabulary import TOKENIZER_JSON, VOCABULARY_TEXT, read_vocabulary, vocabulary_sha256
+
+
+def vocabularies_beside(path: Path, headers: list[Header], otherwise_lowercase: bool) -> dict[Path, Vocabulary]:
+    """Look in each folder of shards, then upwards to the given path's parent; return what is found where."""
+    found: dict[Path, Vocabulary] = {}
+    top = (path if path.is_dir() else path.parent).resolve()
+    casings = {header.path.parent: header.attributes.get("lowercase") for header in headers}
+    for folder, casing in sorted(casings.items()):
+        for place in [folder, *folder.resolve().parents]:
+            if (place / TOKENIZER_JSON).is_file():
+                found[place] = read_vocabulary(place)
+                break
+            if (place / VOCABULARY_TEXT).is_file():
+                found[place] = read_vocabulary(place, casing, otherwise=otherwise_lowercase)
+                break
+            if place.resolve() == top.parent:
+                break
+    return found
+
+
+def refuse_other_vocabulary(headers: list[Header], vocabulary: Vocabulary, name: str) -> None:
+    """Raise `InputError` where a shard says that it was made with another; foreign shards do not say.
+
+    Args:
+        headers: the shards.
+        vocabulary: to be used with them.
+        name: of the vocabulary, for messages.
+    """
+    sha256 = vocabulary_sha256(vocabulary)
+    for header in headers:
+        written = header.attributes.get("vocabulary_sha256")
+        if written is not None and written != sha256:
+            raise InputError(
+                f"{header.path}: it was made with another vocabulary (SHA-256 {written[:12]}…); {name} has "
+                f"{len(vocabulary.tokens)} tokens and SHA-256 {sha256[:12]}…. {_advice(header.path, written)}"
+            )
+        if header.attributes.get("lowercase", vocabulary.lowercase) != vocabulary.lowercase:
+            found, wanted = ("cased", "lowercase") if header.attributes["lowercase"] else ("lowercase", "cased")
+            raise InputError(f"{header.path}: it holds {wanted} text, but the vocabulary ({name}) is {found}.")
+
+
+def _advice(shard: Path, wanted_sha256: str) -> str:
+    for place in (shard.parent, *shard.resolve().parents[:3]):
+        for name in (TOKENIZER_JSON, VOCABULARY_TEXT):
+            with contextlib.suppress(InputError, OSError):
+                if vocabulary_sha256(read_vocabulary(place / name)) == wanted_sha256:
+                    return f"Its own is {place / name}: leave --vocab_file out, or name that."
+    return "Name its own with --vocab_file, or encode the text again with this one."
