@@ -11,7 +11,7 @@ from bert_pytorch.models.config import ModelConfig, load_model_config
 from bert_pytorch.pretraining.config import PretrainingConfig
 from bert_pytorch.records import Vocabulary
 from bert_pytorch.shards.shard_set import ShardSet, find_shards, open_shards
-from bert_pytorch.tokenization.tokenizer import load_tokenizer
+from bert_pytorch.vocabulary import read_vocabulary
 
 logger = logging.getLogger(__name__)
 
@@ -25,19 +25,23 @@ class Corpus(NamedTuple):
     vocabulary: Vocabulary
 
 
-def open_corpus(config: PretrainingConfig) -> Corpus:
+def open_corpus(config: PretrainingConfig, lowercase: bool) -> Corpus:
     """Open training and held-out shards and settle the vocabulary.
+
+    Args:
+        config: of the run.
+        lowercase: casing of a foreign vocab.txt that does not tell its own.
 
     Raises:
         InputError: if shards are missing, damaged, or of different vocabularies.
     """
     assert config.input_dir is not None
-    given = load_tokenizer(config.vocab_file).vocabulary if config.vocab_file is not None else None
-    training = open_shards(config.input_dir, "train", given)
+    given = read_vocabulary(config.vocab_file, otherwise=lowercase) if config.vocab_file is not None else None
+    training = open_shards(config.input_dir, "train", given, otherwise_lowercase=lowercase)
     logger.info("training data: %s", training.describe())
     if training.static:
         logger.info("masks come with the shards: --masked_token_fraction and --max_predictions_per_seq are not used")
-    evaluation = _open_evaluation(config, given)
+    evaluation = _open_evaluation(config, given or training.vocabulary)
     if evaluation is None:
         logger.info("held-out data: none (no eval_*.hdf5 beside the training shards; --eval_dir names others)")
     else:

@@ -96,11 +96,12 @@ def open_session(
     initial: LoadedWeights | None,
 ) -> Session:
     """Open the data, settle the shape of the model and check that everything fits together."""
-    corpus = open_corpus(config)
     saved = None if initial is None else initial.config
     if checkpoint is not None:
         saved = ModelConfig.model_validate(checkpoint.model_config)
-    model_config = for_vocabulary(pick_model_config(config, saved), corpus.vocabulary)
+    shape = pick_model_config(config, saved)
+    corpus = open_corpus(config, lowercase=shape.lowercase is not False)
+    model_config = for_vocabulary(shape, corpus.vocabulary)
     assert config.input_dir is not None
     check_fit(model_config, corpus.training, config.input_dir)
     if checkpoint is not None and start.checkpoint is not None:
