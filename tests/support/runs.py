@@ -54,6 +54,7 @@ def run_here(program: Any, argv: Sequence[str]) -> Outcome:
             except SystemExit as stop:
                 code = int(stop.code or 0)
     finally:
+        torch.set_flush_denormal(False)  # the run's choice is this process's as well, and other tests need denormals
         for number, handler in handlers.items():
             signal.signal(number, handler)
     return Outcome(code, out.getvalue(), err.getvalue())
