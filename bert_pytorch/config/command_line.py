@@ -6,7 +6,6 @@ pydantic reads them, as it reads the values of a file; everything wrong is repor
 """
 
 import difflib
-import sys
 import types
 import typing
 from collections.abc import Sequence
@@ -169,8 +168,3 @@ def _arity(settings: type[Settings], name: str) -> int:
     if annotation is bool:
         return 0
     return 2 if typing.get_origin(annotation) in (tuple, list) else 1
-
-
-def program_name(default: str) -> str:
-    """Return the words a person typed to start this program, for messages: `python -m x` or the script's name."""
-    return default if sys.argv[0].endswith("__main__.py") else Path(sys.argv[0]).name

@@ -75,7 +75,7 @@ class World:
 
         Raises:
             BertPytorchError: on rank 0, if it fails there in a way that a person can mend.
-        ToldElsewhereError: on all others then.
+            ToldElsewhereError: on all others then.
         """
         value: T | None = None
         failure: tuple[int, str] | None = None

@@ -6,7 +6,7 @@ import os
 def let_idle_threads_sleep() -> None:
     """Make OpenMP threads sleep while they wait for work, unless OMP_WAIT_POLICY says otherwise.
 
-    By default they spin, which on a core shared with anything else delays the very thread that is waited for: with one
-    busy neighbour on 2 cores, training took three times as long (benchmarks/results).  Call before torch is imported.
+    By default they spin, which on a core shared with anything else delays the very thread that is waited for:
+    `python -m benchmarks.wait_policy` measures both.  Call before torch is imported.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
