@@ -8,20 +8,44 @@ from typing import NamedTuple
 
 import numpy as np
 
-PAD_TOKEN, UNKNOWN_TOKEN, CLS_TOKEN, SEP_TOKEN, MASK_TOKEN = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 IGNORED_LABEL = -100
 """A next-sentence label that counts nowhere; the value that torch's cross-entropy ignores."""
 
-SPECIAL_TOKENS = (PAD_TOKEN, UNKNOWN_TOKEN, CLS_TOKEN, SEP_TOKEN, MASK_TOKEN)
+
+class SpecialTokens(NamedTuple):
+    """The tokens that stand for no text; roles are BERT's, spellings a vocabulary's own."""
+
+    pad: str
+    unknown: str
+    cls: str
+    """Starts every sequence."""
+    sep: str
+    """Ends every segment."""
+    mask: str
+
+
+WORDPIECE_SPECIALS = SpecialTokens("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+BYTE_BPE_SPECIALS = SpecialTokens("<pad>", "<unk>", "<s>", "</s>", "<mask>")
+PAD_TOKEN, UNKNOWN_TOKEN, CLS_TOKEN, SEP_TOKEN, MASK_TOKEN = WORDPIECE_SPECIALS
+SPECIAL_TOKENS = tuple(WORDPIECE_SPECIALS)
 
 
 class Vocabulary(NamedTuple):
-    """A WordPiece vocabulary and its casing: everything about the tokenizer that a model depends on."""
+    """Everything about the tokenizer that a model depends on: WordPiece (BERT), or byte-level BPE (RoBERTa)."""
 
     tokens: tuple[str, ...]
     """Token of each id."""
     lowercase: bool
-    """Whether text is lower-cased (and accents stripped) before it is split."""
+    """Whether text is lower-cased (WordPiece: and its accents stripped) before it is split."""
+    merges: tuple[tuple[str, str], ...] | None = None
+    """Merges of byte-level BPE by rank; None for WordPiece."""
+    add_prefix_space: bool = False
+    """Byte-level BPE: whether a text's first word is written as any other, with a space before it."""
+
+    @property
+    def special(self) -> SpecialTokens:
+        """The spellings of the special tokens."""
+        return WORDPIECE_SPECIALS if self.merges is None else BYTE_BPE_SPECIALS
 
     def id_of(self, token: str) -> int:
         """Return a token's id.

@@ -167,14 +167,14 @@ def _build_set(plan: SetPlan, config: EncodeConfig, tokenizer: Tokenizer, argv: 
         return
     with build.in_work():
         tokenizer.save(build.folder)
-        records = _make_shards(plan, num_processes(config))
+        records = _make_shards(plan, config)
         if not any(record.name.startswith(TRAIN_PREFIX) for record in records):
             raise InputError(f"{', '.join(map(str, config.input))}: there is no word in this text to train on.")
         _write_build_log(build.folder, config, argv, started, time.monotonic() - clock)
         build.finish(_manifest(plan, tokenizer, records).model_dump(mode="json"))
 
 
-def _make_shards(plan: SetPlan, processes: int) -> list[ShardRecord]:
+def _make_shards(plan: SetPlan, pool: PoolConfig) -> list[ShardRecord]:
     """Make the shards that are missing, and describe all; blocks without a token make none."""
     build = plan.build
     tasks = [
@@ -185,7 +185,7 @@ def _make_shards(plan: SetPlan, processes: int) -> list[ShardRecord]:
     if len(missing) < len(tasks):
         logger.info("%s: %d of %d shards are there already", build.folder, len(tasks) - len(missing), len(tasks))
     with Progress(build.folder.name, sum(task.num_bytes for task in missing)) as progress:
-        made = run_tasks(encode_block, missing, processes, BlockTask.describe, progress, lambda task: task.num_bytes)
+        made = run_tasks(encode_block, missing, pool, BlockTask.describe, progress, lambda task: task.num_bytes)
     kept |= {task.block.name: record for task, record in zip(missing, made, strict=True)}
     return [record for record in kept.values() if record is not None]
 

@@ -127,10 +127,9 @@ def format_text(config: FormatConfig) -> Path:
 
 
 def _format_sources(sources: list[Source], folder: Path, config: FormatConfig) -> None:
-    processes = num_processes(config)
-    units = plan_units(_without_dumps(sources, folder, processes), config.documents, config.text_field)
+    units = plan_units(_without_dumps(sources, folder, num_processes(config)), config.documents, config.text_field)
     prepare_splitter(folder, config.language, lambda: _sample(units, config.splitter_sample_bytes, config.seed))
-    _format_units([FormatTask(unit, folder, config.newlines) for unit in units], processes)
+    _format_units([FormatTask(unit, folder, config.newlines) for unit in units], config)
 
 
 def _forget_incomplete_units(folder: Path) -> bool:
@@ -170,12 +169,12 @@ def _sample(units: list[Unit], num_bytes: int, seed: int) -> Iterator[str]:
             return
 
 
-def _format_units(tasks: list[FormatTask], processes: int) -> None:
+def _format_units(tasks: list[FormatTask], pool: PoolConfig) -> None:
     missing = [task for task in tasks if not task.first_file.exists()]
     if len(missing) < len(tasks):
         logger.info("%d of %d files are there already", len(tasks) - len(missing), len(tasks))
     with Progress("format", sum(task.num_bytes for task in missing)) as progress:
-        run_tasks(format_unit, missing, processes, FormatTask.describe, progress, lambda task: task.num_bytes)
+        run_tasks(format_unit, missing, pool, FormatTask.describe, progress, lambda task: task.num_bytes)
     if not any(task.first_file.stat().st_size for task in tasks):
         raise InputError("the input holds no sentence: every file is empty. Give other text with --input.")
 

@@ -36,7 +36,7 @@ def num_processes(config: PoolConfig) -> int:
 def run_tasks(
     work: Callable[[Task], Result],
     tasks: Sequence[Task],
-    processes: int,
+    pool: PoolConfig,
     name: Callable[[Task], str],
     progress: Progress,
     size: Callable[[Task], int],
@@ -46,7 +46,7 @@ def run_tasks(
     Args:
         work: a function of a module, so that it can be sent to a process.
         tasks: what to call it with.
-        processes: at most this many at a time; with 1, or a single task, all happens in this process.
+        pool: how many processes; with one, or a single task, all happens in this process.
         name: says what a task works on, for messages.
         progress: told the size of each finished task.
         size: of a task, in the unit of `progress`.
@@ -55,6 +55,7 @@ def run_tasks(
         BertPytorchError, OSError: what a task raised; the others are given up.
         WorkerError: if a task failed otherwise or its process was killed.
     """
+    processes = num_processes(pool)
     if processes == 1 or len(tasks) <= 1:
         results = []
         for task in tasks:
@@ -62,13 +63,13 @@ def run_tasks(
             progress.advance(size(task))
         return results
     context = multiprocessing.get_context("spawn")  # forked children inherit HDF5's and the tokenizer's locked threads
-    with ProcessPoolExecutor(min(processes, len(tasks)), context, initializer=_prepare_worker) as pool:
-        futures = {pool.submit(work, task): task for task in tasks}
+    with ProcessPoolExecutor(min(processes, len(tasks)), context, initializer=_prepare_worker) as workers:
+        futures = {workers.submit(work, task): task for task in tasks}
         try:
             _collect(futures, name, progress, size)
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in list((pool._processes or {}).values()):
+            workers.shutdown(wait=False, cancel_futures=True)
+            for process in list((workers._processes or {}).values()):
                 process.terminate()
             raise
         return [future.result() for future in futures]

@@ -8,9 +8,9 @@ from tests.support.import_graph import PACKAGE, Module, is_within, reaches
 LEVELS: dict[int, tuple[str, ...]] = {
     6: ("launch", "predict", "quickstart", "convert", "inspect", "__main__"),
     5: ("pretraining", "finetuning", "inference", "corpus", "report"),
-    4: ("tasks", "training", "interop"),
+    4: ("tasks", "training", "interop", "downloads"),
     3: ("data", "models", "optim", "tracking"),
-    2: ("tokenization", "shards", "checkpoints", "kernels", "runtime"),
+    2: ("tokenization", "shards", "checkpoints", "kernels", "runtime", "remote"),
     1: ("config", "files", "vocabulary"),
     0: ("errors", "records"),
 }
@@ -20,6 +20,7 @@ LEVEL_OF = {room: level for level, rooms in LEVELS.items() for room in rooms}
 
 WITHOUT_TORCH = (
     *("corpus", "tokenization", "shards", "config", "records", "errors", "files", "vocabulary", "launch"),
+    *("remote", "downloads", "inspect"),
     *("data.masking", "data.packing", "data.sampling", "data.remote"),
 )
 """Corpora are built on login nodes, where torch may be absent and is slow to load."""

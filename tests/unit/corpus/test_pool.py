@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from bert_pytorch.corpus.pool import run_tasks
+from bert_pytorch.corpus.pool import PoolConfig, run_tasks
 from bert_pytorch.corpus.progress import Progress
 from bert_pytorch.errors import InputError, WorkerError
 
@@ -33,7 +33,8 @@ def crash(number: int) -> int:
 
 
 def run(work: object, processes: int = 2) -> list[int]:
-    return run_tasks(work, list(range(6)), processes, "piece {}".format, Progress("test", 6), lambda task: 1)  # type: ignore[arg-type]
+    pool = PoolConfig(processes=processes)
+    return run_tasks(work, list(range(6)), pool, "piece {}".format, Progress("test", 6), lambda task: 1)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("processes", [1, 3])

@@ -1,0 +1,1 @@
+"""Bytes that lie elsewhere: HTTP and S3, fetched whole and verified, never half."""
