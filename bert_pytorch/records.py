@@ -47,6 +47,21 @@ class Vocabulary(NamedTuple):
         """The spellings of the special tokens."""
         return WORDPIECE_SPECIALS if self.merges is None else BYTE_BPE_SPECIALS
 
+    @property
+    def pad_id(self) -> int:
+        """Id that fills rows up: 0 for WordPiece."""
+        return self.id_of(self.special.pad)
+
+    @property
+    def cls_id(self) -> int:
+        """Id of the token that starts a sequence."""
+        return self.id_of(self.special.cls)
+
+    @property
+    def sep_id(self) -> int:
+        """Id of the token that ends a segment."""
+        return self.id_of(self.special.sep)
+
     def id_of(self, token: str) -> int:
         """Return a token's id.
 

@@ -23,7 +23,7 @@ usage: create_datasets.sh -o DIR [options]
       --encode            formatted text to a vocabulary, unless one is given, and shards
 
   Options of --encode:
-      --encode-type TYPE  bert: sentence pairs, lengths 128 and 512; roberta: single segments of 512 (default)
+      --encode-type TYPE  bert: sentence pairs, lengths 128 and 512; roberta: full sentences of 512 (default)
       --vocab_file F      vocab.txt, tokenizer.json, or a folder with one; none: one is trained
       --vocab_size N      size of the vocabulary to train (default 30522)
       --max_seq_len L …   other lengths than the type's, for small builds
@@ -110,21 +110,16 @@ if [[ -z $vocab_file ]]; then
     corpus vocab --input "${formatted[@]}" --output "$vocab_file" --vocab_size "${vocab_size:-30522}" "${seed[@]}"
 fi
 
-encode_set() { # length short_seq_prob next_seq_prob
-    corpus encode --input "${formatted[@]}" --output "$output/encoded" --vocab_file "$vocab_file" \
-        --max_seq_len "$1" --short_seq_prob "$2" --next_seq_prob "$3" --processes "$nproc" "${seed[@]}" "${extra[@]}"
-}
-
+# bert: the first length sees shorter sequences too, later ones only full ones.  roberta: never (Liu et al. 2019, §3.1).
 if [[ $encode_type == bert ]]; then
     ((${#lengths[@]})) || lengths=(128 512)
-    short_seq_prob=0.1 # the first length sees shorter sequences too, later ones only full ones
-    for length in "${lengths[@]}"; do
-        encode_set "$length" "$short_seq_prob" 0.5
-        short_seq_prob=0
-    done
+    short_seq_prob=(0.1)
+    while ((${#short_seq_prob[@]} < ${#lengths[@]})); do short_seq_prob+=(0); done
+    sequences=pairs
 else
     ((${#lengths[@]})) || lengths=(512)
-    for length in "${lengths[@]}"; do
-        encode_set "$length" 0.1 0
-    done
+    short_seq_prob=(0)
+    sequences=full_sentences
 fi
+corpus encode --input "${formatted[@]}" --output "$output/encoded" --vocab_file "$vocab_file" --sequences "$sequences" \
+    --max_seq_len "${lengths[@]}" --short_seq_prob "${short_seq_prob[@]}" --processes "$nproc" "${seed[@]}" "${extra[@]}"

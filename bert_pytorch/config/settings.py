@@ -7,8 +7,8 @@ each component's; a component is handed the whole but its signature names only i
 
 import types
 import typing
-from collections.abc import Iterator
-from typing import Any, ClassVar, Literal, Self
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import annotated_types
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
@@ -79,19 +79,22 @@ def _shown(value: Any) -> str:
 def wanted_by(field: FieldInfo) -> str:
     """Describe the values that a field takes, for example `a number > 0`."""
     kinds = [_kind(member) for member in _members(field.annotation)]
-    limits = [
-        f"{sign} {getattr(metadata, name)}"
-        for metadata in field.metadata
+    kinds[0] = f"{kinds[0]} {_limits(field.metadata)}".strip()
+    return " or ".join(kinds)
+
+
+def _limits(constraints: Iterable[Any]) -> str:
+    return " and ".join(
+        f"{sign} {getattr(constraint, name)}"
+        for constraint in constraints
         for kind, name, sign in (
             (annotated_types.Gt, "gt", ">"),
             (annotated_types.Ge, "ge", "≥"),
             (annotated_types.Lt, "lt", "<"),
             (annotated_types.Le, "le", "≤"),
         )
-        if isinstance(metadata, kind)
-    ]
-    kinds[0] = " ".join([kinds[0], " and ".join(limits)]).strip()
-    return " or ".join(kinds)
+        if isinstance(constraint, kind)
+    )
 
 
 def _members(annotation: Any) -> tuple[Any, ...]:
@@ -107,6 +110,10 @@ def _takes_booleans(annotation: Any) -> bool:
 def _kind(annotation: Any) -> str:
     if typing.get_origin(annotation) is Literal:
         return "one of " + ", ".join(str(choice) for choice in typing.get_args(annotation))
+    if typing.get_origin(annotation) is Annotated:
+        member, *described = typing.get_args(annotation)
+        constraints = [constraint for field in described for constraint in field.metadata]
+        return f"{_kind(member)} {_limits(constraints)}".strip()
     if typing.get_origin(annotation) in (tuple, list):
         return "a list, each " + _kind(typing.get_args(annotation)[0])
     names = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", type(None): "none"}

@@ -35,6 +35,11 @@ class Build(NamedTuple):
     products: tuple[str, ...]
     """Glob patterns of what the build makes."""
 
+    @property
+    def settings_text(self) -> str:
+        """The settings as JSON on one line."""
+        return json.dumps(self.settings, sort_keys=True)
+
     def needs_work(self) -> bool:
         """Tell whether the build is not finished yet.
 

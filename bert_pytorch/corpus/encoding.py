@@ -1,31 +1,42 @@
-"""Formatted text to shards: the settings of `encode` and the whole story of one set.
+"""Formatted text to shards: the settings of `encode` and its whole story.
 
-A set is a folder; its shards are made block by block (`corpus.plan`), each by one worker, whole or absent.  An
-interrupted build is started again and makes only what is missing; `manifest.json` is written last.
+Text is tokenized once for all lengths, block by block (`corpus.token_blocks`); when the sequences of every block are
+counted, they are dealt to shards of equal size (`corpus.shard_rows`), one folder a length (`corpus.sets`).  Each file
+is made by one worker, whole or absent.  An interrupted build is started again and makes only what is missing;
+`manifest.json` is written last, and the token files are removed.
 """
 
+import contextlib
 import datetime
 import logging
 import os
 import platform
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from bert_pytorch.corpus.blocks import BlockTask, encode_block, finished_record
-from bert_pytorch.corpus.builds import Build, fingerprint_of
+from bert_pytorch.corpus.builds import fingerprint_of
 from bert_pytorch.corpus.plan import Block, DocumentTable, divide, find_documents, hold_out, text_files
 from bert_pytorch.corpus.pool import PoolConfig, num_processes, run_tasks
 from bert_pytorch.corpus.progress import Progress
-from bert_pytorch.data.masking import MaskingConfig
+from bert_pytorch.corpus.sequences import Kind
+from bert_pytorch.corpus.sets import SetPlan, Splits, StoredRows, make_shards, manifest_of, plan_set
+from bert_pytorch.corpus.token_blocks import (
+    SequenceSettings,
+    TokenBlock,
+    TokenTask,
+    finished_block,
+    make_token_block,
+)
+from bert_pytorch.data.masking import MaskingConfig, policy_for
 from bert_pytorch.errors import InputError
-from bert_pytorch.files import atomic_write_json, exclusive_lock
-from bert_pytorch.shards.layouts import BUILD_LOG, EVAL_PREFIX, MANIFEST, SCHEMA_VERSION, TRAIN_PREFIX
-from bert_pytorch.shards.manifest import Manifest, ShardRecord, SplitCounts, read_manifest
+from bert_pytorch.files import atomic_write_json, exclusive_lock, remove_partial_files
+from bert_pytorch.shards.layouts import BUILD_LOG, EVAL_PREFIX, TRAIN_PREFIX
 from bert_pytorch.shards.writing import Compression
 from bert_pytorch.tokenization.tokenizer import Tokenizer
 
@@ -34,6 +45,7 @@ logger = logging.getLogger(__name__)
 SHORTEST_SEQUENCE = 8
 
 SequenceLength = Annotated[int, Field(ge=SHORTEST_SEQUENCE, le=65536)]
+Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 class EncodeConfig(MaskingConfig, PoolConfig):
@@ -48,11 +60,15 @@ class EncodeConfig(MaskingConfig, PoolConfig):
     lowercase: bool = True
     """Casing of a vocab.txt; a tokenizer.json knows its own."""
     max_seq_len: tuple[SequenceLength, ...] = (128,)
-    """Tokens of a sequence, special ones included; several lengths make several sets."""
-    short_seq_prob: float = Field(0.1, ge=0, le=1)
-    """How often a sequence aims at a random shorter length (BERT: 0.1)."""
+    """Tokens of a sequence, special ones included; several lengths make several sets in one pass over the text."""
+    sequences: Kind = "pairs"
+    """pairs: two segments and the next-sentence task (BERT). full_sentences: single segments that go on into the next
+    document after a separator. doc_sentences: single segments of one document (both: RoBERTa, §4.2)."""
+    short_seq_prob: tuple[Probability, ...] = (0.1,)
+    """How often a sequence aims at a random shorter length: one value, or one for each length (BERT: 0.1 for 128 and 0
+    for 512; RoBERTa: 0)."""
     next_seq_prob: float = Field(0.5, ge=0, lt=1)
-    """How often the second segment is a random text (BERT: 0.5); 0 makes single segments, no next-sentence task."""
+    """How often the second segment of a pair is a random text (BERT: 0.5); 0 is the same as doc_sentences."""
     masking: Literal["dynamic", "static"] = "dynamic"
     """dynamic: masks are drawn in training. static: masks are written into the shards, in NVIDIA's layout."""
     dupe_factor: int = Field(1, ge=1, le=1000)
@@ -61,14 +77,22 @@ class EncodeConfig(MaskingConfig, PoolConfig):
     """Share of the documents held out into eval_*.hdf5, at least one of two or more; 0 holds out none."""
     seed: int = Field(12345, ge=0)
     """Seed of every random choice."""
+    shard_bytes: int = Field(64 << 20, gt=0)
+    """Most bytes of a shard before compression; shards are equal within one sequence."""
+    shard_sequences: int = Field(0, ge=0)
+    """Most sequences of a shard; 0 lets shard_bytes decide."""
+    bin_size: int = Field(0, ge=0)
+    """Sort sequences by length into bins this many tokens wide, so that a shard holds similar lengths; 0 does not."""
     block_bytes: int = Field(0, ge=0)
-    """Text that becomes one shard, in bytes; 0 takes 1/16 of the corpus, between 1 and 32 MiB."""
+    """Text that a worker holds at a time; 0 takes 1/16 of the corpus, between 1 and 16 MiB. Random second segments
+    come from the same block."""
     compression: Compression = "none"
     """none: readers map the file into memory. gzip: smaller, must be read whole."""
     overwrite: bool = False
     """Remove what an earlier build left in the sets' folders and start anew."""
 
     renamed_flags: ClassVar[dict[str, str]] = {
+        **MaskingConfig.renamed_flags,
         "input_dir": "--input",
         "output_dir": "--output",
         "uppercase": "--no-lowercase",
@@ -78,7 +102,14 @@ class EncodeConfig(MaskingConfig, PoolConfig):
         "next_sentence": "--next_seq_prob (0 for no next-sentence task)",
         "n_processes": "--processes",
         "nproc": "--processes",
+        "bin-size": "--bin_size",
+        "num_blocks": "--shard_bytes or --shard_sequences",
     }
+
+    @property
+    def kind(self) -> Kind:
+        """What the sequences are, a probability of 0 taken for what it means."""
+        return "doc_sentences" if self.sequences == "pairs" and self.next_seq_prob == 0 else self.sequences
 
     def combination_problems(self) -> Iterator[str]:
         """Yield a message for each impossible combination."""
@@ -93,15 +124,11 @@ class EncodeConfig(MaskingConfig, PoolConfig):
             yield "--max_seq_len is empty: give one length or more, for example 128 512."
         if len(set(self.max_seq_len)) < len(self.max_seq_len):
             yield f"--max_seq_len: found {self.max_seq_len}, wanted each length once."
-
-
-class SetPlan(NamedTuple):
-    """One set to build: its folder and everything that decides its bytes."""
-
-    build: Build
-    sequence_length: int
-    input_sha256: str
-    blocks: list[Block]
+        if len(self.short_seq_prob) not in (1, len(self.max_seq_len)):
+            yield (
+                f"--short_seq_prob: found {len(self.short_seq_prob)} values, wanted one, or one for each of the "
+                f"{len(self.max_seq_len)} lengths of --max_seq_len."
+            )
 
 
 def encode(config: EncodeConfig, tokenizer: Tokenizer, argv: Sequence[str] = ()) -> list[Path]:
@@ -110,115 +137,106 @@ def encode(config: EncodeConfig, tokenizer: Tokenizer, argv: Sequence[str] = ())
     Raises:
         InputError: if the text cannot be used, or a folder holds another build.
     """
-    assert config.output is not None
-    documents = find_documents(text_files(config.input))
+    started, clock = datetime.datetime.now(datetime.UTC), time.monotonic()
+    documents = find_documents(text_files(config.input), config)
     if documents.num_documents == 0:
-        names = ", ".join(map(str, config.input))
-        raise InputError(f"{names}: there is no text in it. Give formatted text: one sentence a line.")
-    blocks = _plan_blocks(documents, config)
-    folders = []
-    for length in config.max_seq_len:
-        plan = _plan_set(config, length, documents, blocks, tokenizer)
-        with exclusive_lock(plan.build.folder, "builds"):
-            _build_set(plan, config, tokenizer, argv)
-        folders.append(plan.build.folder)
-    return folders
+        raise InputError(f"{_names(config.input)}: there is no text in it. Give formatted text: one sentence a line.")
+    plans = _plan_sets(config, tokenizer, documents.sha256)
+    with contextlib.ExitStack() as held:
+        for plan in plans:
+            held.enter_context(exclusive_lock(plan.build.folder, "builds"))
+            if config.overwrite:
+                plan.build.clear()
+        due = [plan for plan in plans if plan.needs_work()]
+        for plan in plans:
+            if plan not in due:
+                logger.info("%s: finished already, nothing to do", plan.build.folder)
+        if due:
+            with _token_folder(config, plans) as folder:
+                splits = _make_token_blocks(config, plans, folder, documents)
+                for plan in due:
+                    _build_set(plan, splits, config)
+                    _write_build_log(plan.build.folder, config, argv, started, time.monotonic() - clock)
+    return [plan.build.folder for plan in plans]
 
 
-def set_folder_name(sequence_length: int, lowercase: bool, next_sentence: bool) -> str:
-    """Return the contracted name of a set's folder."""
-    casing, task = "lowercase" if lowercase else "uppercase", str(next_sentence).lower()
-    return f"sequences_{casing}_max_seq_len_{sequence_length}_next_seq_task_{task}"
+def _plan_sets(config: EncodeConfig, tokenizer: Tokenizer, input_sha256: str) -> list[SetPlan]:
+    assert config.output is not None
+    names = ["masking", "dupe_factor", "eval_fraction", "seed"]
+    names += ["shard_bytes", "shard_sequences", "bin_size", "block_bytes", "compression"]
+    policy = None
+    if config.masking == "static":
+        names += MaskingConfig.model_fields
+        policy = policy_for(config, tokenizer.vocabulary)
+    shared: dict[str, Any] = {name: getattr(config, name) for name in names}
+    shared["sequences"] = config.kind
+    shared["next_seq_prob"] = config.next_seq_prob if config.kind == "pairs" else 0.0
+    stored = StoredRows(policy, config.compression, config.shard_bytes, config.shard_sequences)
+    plans = []
+    for index, length in enumerate(config.max_seq_len):
+        short = config.short_seq_prob[index % len(config.short_seq_prob)]
+        sequences = SequenceSettings(
+            sequence_length=length,
+            kind=config.kind,
+            short_seq_prob=short,
+            next_seq_prob=shared["next_seq_prob"],
+            dupe_factor=config.dupe_factor,
+            seed=config.seed,
+            bin_size=config.bin_size,
+        )
+        settings = {**shared, "max_seq_len": length, "short_seq_prob": short}
+        plans.append(plan_set(config.output.absolute(), sequences, stored, settings, tokenizer, input_sha256))
+    return plans
 
 
-def _plan_blocks(documents: DocumentTable, config: EncodeConfig) -> list[Block]:
+@contextlib.contextmanager
+def _token_folder(config: EncodeConfig, plans: Sequence[SetPlan]) -> Iterator[Path]:
+    """Yield the folder of the token files, named by all that decides them, and remove it when the sets are done."""
+    assert config.output is not None
+    name = fingerprint_of([plan.build.fingerprint for plan in plans])[:16]
+    folder = config.output.absolute() / f".tokens-{name}"
+    if config.overwrite:
+        shutil.rmtree(folder, ignore_errors=True)
+    with exclusive_lock(folder, "builds"):
+        remove_partial_files(folder)
+        plans[0].tokenizer.save(folder)
+        yield folder
+        shutil.rmtree(folder)
+
+
+def _make_token_blocks(
+    config: EncodeConfig, plans: Sequence[SetPlan], folder: Path, documents: DocumentTable
+) -> Splits:
+    """Make the token files that are missing, and describe all."""
+    sets = tuple(plan.sequences for plan in plans)
+    train, held_out = _plan_blocks(documents, config)
+    tasks = [TokenTask(folder, block, sets) for block in [*train, *held_out]]
+    kept = [finished_block(task) for task in tasks]
+    missing = [task for task, block in zip(tasks, kept, strict=True) if block is None]
+    if len(missing) < len(tasks):
+        logger.info("%d of %d blocks of text are tokenized already", len(tasks) - len(missing), len(tasks))
+    with Progress("tokenize", sum(task.num_bytes for task in missing)) as progress:
+        made = run_tasks(make_token_block, missing, config, TokenTask.describe, progress, lambda task: task.num_bytes)
+    rest = iter(made)
+    blocks: list[TokenBlock] = [block if block is not None else next(rest) for block in kept]
+    return {TRAIN_PREFIX: blocks[: len(train)], EVAL_PREFIX: blocks[len(train) :]}
+
+
+def _plan_blocks(documents: DocumentTable, config: EncodeConfig) -> tuple[list[Block], list[Block]]:
     train, held_out = hold_out(documents, config.eval_fraction, config.seed)
     blocks = divide(train, TRAIN_PREFIX, config.block_bytes)
-    return blocks + divide(held_out, EVAL_PREFIX, config.block_bytes, first_number=len(blocks))
+    return blocks, divide(held_out, EVAL_PREFIX, config.block_bytes, first_number=len(blocks))
 
 
-def _plan_set(
-    config: EncodeConfig, length: int, documents: DocumentTable, blocks: list[Block], tokenizer: Tokenizer
-) -> SetPlan:
-    assert config.output is not None
-    names = ["short_seq_prob", "next_seq_prob", "masking", "dupe_factor", "eval_fraction", "seed", "block_bytes"]
-    if config.masking == "static":
-        names += ["masked_token_fraction", "max_predictions_per_seq"]
-    settings: dict[str, Any] = {name: getattr(config, name) for name in [*names, "compression"]}
-    settings["max_seq_len"] = length
-    lowercase = tokenizer.vocabulary.lowercase
-    build = Build(
-        folder=config.output / set_folder_name(length, lowercase, config.next_seq_prob > 0),
-        record_name=MANIFEST,
-        fingerprint=fingerprint_of(SCHEMA_VERSION, settings, documents.sha256, tokenizer.sha256, lowercase),
-        settings=settings,
-        products=(f"{TRAIN_PREFIX}*.hdf5", f"{EVAL_PREFIX}*.hdf5"),
-    )
-    return SetPlan(build, length, documents.sha256, blocks)
-
-
-def _build_set(plan: SetPlan, config: EncodeConfig, tokenizer: Tokenizer, argv: Sequence[str]) -> None:
-    started, clock = datetime.datetime.now(datetime.UTC), time.monotonic()
-    build = plan.build
-    if config.overwrite:
-        build.clear()
-    if not build.needs_work() and not _lacks_shards(build.folder):
-        logger.info("%s: finished already, nothing to do", build.folder)
-        return
-    with build.in_work():
-        tokenizer.save(build.folder)
-        records = _make_shards(plan, config)
-        if not any(record.name.startswith(TRAIN_PREFIX) for record in records):
-            raise InputError(f"{', '.join(map(str, config.input))}: there is no word in this text to train on.")
-        _write_build_log(build.folder, config, argv, started, time.monotonic() - clock)
-        build.finish(_manifest(plan, tokenizer, records).model_dump(mode="json"))
-
-
-def _make_shards(plan: SetPlan, pool: PoolConfig) -> list[ShardRecord]:
-    """Make the shards that are missing, and describe all; blocks without a token make none."""
-    build = plan.build
-    tasks = [
-        BlockTask(build.folder, plan.sequence_length, block, build.settings, build.fingerprint) for block in plan.blocks
-    ]
-    kept = {task.block.name: finished_record(task) for task in tasks}
-    missing = [task for task in tasks if kept[task.block.name] is None]
-    if len(missing) < len(tasks):
-        logger.info("%s: %d of %d shards are there already", build.folder, len(tasks) - len(missing), len(tasks))
-    with Progress(build.folder.name, sum(task.num_bytes for task in missing)) as progress:
-        made = run_tasks(encode_block, missing, pool, BlockTask.describe, progress, lambda task: task.num_bytes)
-    kept |= {task.block.name: record for task, record in zip(missing, made, strict=True)}
-    return [record for record in kept.values() if record is not None]
-
-
-def _lacks_shards(folder: Path) -> bool:
-    manifest = read_manifest(folder)
-    return manifest is not None and not all((folder / record.name).is_file() for record in manifest.shards)
-
-
-def _manifest(plan: SetPlan, tokenizer: Tokenizer, records: list[ShardRecord]) -> Manifest:
-    def sums(prefix: str) -> SplitCounts:
-        chosen = [record for record in records if record.name.startswith(prefix)]
-        return SplitCounts(
-            documents=sum(record.documents for record in chosen),
-            sequences=sum(record.rows for record in chosen),
-            tokens=sum(record.tokens for record in chosen),
-        )
-
-    return Manifest(
-        layout="nvidia" if plan.build.settings["masking"] == "static" else "native",
-        sequence_length=plan.sequence_length,
-        next_sentence=plan.build.settings["next_seq_prob"] > 0,
-        vocabulary_sha256=tokenizer.sha256,
-        vocabulary_size=len(tokenizer.vocabulary.tokens),
-        lowercase=tokenizer.vocabulary.lowercase,
-        seed=plan.build.settings["seed"],
-        settings=plan.build.settings,
-        input_sha256=plan.input_sha256,
-        fingerprint=plan.build.fingerprint,
-        train=sums(TRAIN_PREFIX),
-        eval=sums(EVAL_PREFIX),
-        shards=tuple(records),
-    )
+def _build_set(plan: SetPlan, splits: Splits, config: EncodeConfig) -> None:
+    folder = plan.build.folder
+    with plan.build.in_work():
+        plan.tokenizer.save(folder)
+        records = make_shards(plan, splits, config, folder.name)
+        manifest = manifest_of(plan, splits, records)
+        if not manifest.train.sequences:
+            raise InputError(f"{_names(config.input)}: there is no word in this text to train on.")
+        plan.build.finish(manifest.model_dump(mode="json"))
 
 
 def _write_build_log(
@@ -236,3 +254,7 @@ def _write_build_log(
         "seconds": round(seconds, 3),
     }
     atomic_write_json(folder / BUILD_LOG, log)
+
+
+def _names(paths: Sequence[Path]) -> str:
+    return ", ".join(map(str, paths))

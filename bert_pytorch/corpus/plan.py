@@ -7,17 +7,20 @@ offsets, so that a plan for any corpus is a few integers a document and a worker
 import hashlib
 import mmap
 import re
+from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from bert_pytorch.corpus.pool import PoolConfig, run_tasks
+from bert_pytorch.corpus.progress import Progress
 from bert_pytorch.errors import InputError
 from bert_pytorch.shards.layouts import UNFINISHED
 
 _BLANK_LINES = re.compile(rb"\n(?:[ \t\r\f\v]*\n)+")
-SMALLEST_BLOCK, LARGEST_BLOCK = 1 << 20, 32 << 20
+SMALLEST_BLOCK, LARGEST_BLOCK = 1 << 20, 16 << 20
 """Bytes of text in a block where nobody says how many: 1/16 of all, within these limits."""
 _READ_BYTES, _READ_GAP = 4 << 20, 64
 
@@ -54,10 +57,10 @@ class DocumentTable(NamedTuple):
 
 
 class Block(NamedTuple):
-    """A unit of work: whole documents that become one shard."""
+    """A unit of work: whole documents that one worker reads."""
 
     name: str
-    """The shard's name without its suffix."""
+    """Of what the block becomes, without a suffix."""
     number: int
     """Position among all blocks of the plan; part of every random draw."""
     documents: DocumentTable
@@ -91,27 +94,45 @@ def text_files(paths: Sequence[Path]) -> list[Path]:
     return files
 
 
-def find_documents(files: Sequence[Path]) -> DocumentTable:
-    """Find the documents of formatted files, in order; nothing but offsets is kept in memory."""
-    owners, starts, ends, digest = [], [], [], hashlib.sha256()
-    for index, path in enumerate(files):
-        size = path.stat().st_size
-        digest.update(f"{size}\n".encode())
-        if size == 0:
-            continue
+def find_documents(files: Sequence[Path], pool: PoolConfig | None = None) -> DocumentTable:
+    """Find the documents of formatted files, in order; nothing but offsets is kept in memory: 20 bytes a document.
+
+    Args:
+        files: formatted text.
+        pool: searches many files at a time; None, in this process.
+    """
+    with Progress("find documents", sum(path.stat().st_size for path in files)) as progress:
+        pool = pool if pool is not None else PoolConfig(processes=1)
+        found = run_tasks(_search, files, pool, str, progress, lambda path: path.stat().st_size)
+    owners = [np.full(len(places.starts), index, np.int32) for index, places in enumerate(found)]
+    digest = hashlib.sha256()
+    for places in found:
+        digest.update(places.sha256)
+    return DocumentTable(
+        tuple(files),
+        np.concatenate([np.empty(0, np.int32), *owners]),
+        np.concatenate([np.empty(0, np.int64), *(places.starts for places in found)]),
+        np.concatenate([np.empty(0, np.int64), *(places.ends for places in found)]),
+        digest.hexdigest(),
+    )
+
+
+class _Places(NamedTuple):
+    starts: np.ndarray
+    ends: np.ndarray
+    sha256: bytes
+
+
+def _search(path: Path) -> _Places:
+    starts, ends, size = array("q"), array("q"), path.stat().st_size  # lists would take 70 bytes a document
+    digest = hashlib.sha256()
+    if size:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             digest.update(content)
             for start, end in _documents_of(content, size):
-                owners.append(index)
                 starts.append(start)
                 ends.append(end)
-    return DocumentTable(
-        tuple(files),
-        np.array(owners, np.int32),
-        np.array(starts, np.int64),
-        np.array(ends, np.int64),
-        digest.hexdigest(),
-    )
+    return _Places(np.array(starts, np.int64), np.array(ends, np.int64), digest.digest())
 
 
 def _documents_of(content: mmap.mmap, size: int) -> Iterator[tuple[int, int]]:
@@ -143,7 +164,7 @@ def divide(documents: DocumentTable, prefix: str, block_bytes: int = 0, first_nu
     Args:
         documents: the documents.
         prefix: start of each block's name; a running number follows.
-        block_bytes: text of a block; 0 takes 1/16 of the documents, between 1 and 32 MiB.
+        block_bytes: text of a block; 0 takes 1/16 of the documents, between 1 and 16 MiB.
         first_number: number of the first block.
     """
     if documents.num_documents == 0:

@@ -3,18 +3,21 @@
 Sentence pairs follow §A.2 of Devlin et al. 2019 and google-research/bert's `create_pretraining_data.py` with these
 differences: nothing is ever truncated away (a sentence longer than half the room is cut into pieces of about equal
 length, so that a partner always fits), a chunk closes before it would overflow, and B is never empty.  Single segments
-are DOC-SENTENCES of Liu et al. 2019, §4.2: full sentences of one document up to the room.
+are those of Liu et al. 2019, §4.2: DOC-SENTENCES, full sentences of one document up to the room; FULL-SENTENCES, which
+go on into the next document after a separator.
 
 Outside random B segments each token of each document appears exactly once, in order.
 """
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from bert_pytorch.records import SequenceRows
+
+Kind = Literal["pairs", "full_sentences", "doc_sentences"]
 
 
 class TokenizedDocuments(NamedTuple):
@@ -62,6 +65,46 @@ def cut_long_sentences(documents: TokenizedDocuments, longest: int) -> Tokenized
     piece_offsets = np.concatenate([[0], np.cumsum(sizes)])
     before = np.concatenate([[0], np.cumsum(pieces)])
     return TokenizedDocuments(documents.ids, piece_offsets, np.unique(before[documents.document_offsets]))
+
+
+def separate_documents(documents: TokenizedDocuments, sep_id: int) -> TokenizedDocuments:
+    """Put a separator after each document that has tokens, as a sentence of its own, and make all of them one document.
+
+    Args:
+        documents: any.
+        sep_id: id of [SEP], which stands nowhere in `documents.ids`.
+    """
+    borders = documents.sentence_offsets[documents.document_offsets]
+    places = borders[1:][np.diff(borders) > 0]  # where a document's tokens end
+    ids = np.insert(documents.ids, places, documents.ids.dtype.type(sep_id))
+    ends = documents.sentence_offsets[1:]
+    ends = ends + np.searchsorted(places, ends, side="left")  # separators before a sentence move it
+    offsets = np.sort(np.concatenate([[0], ends, places + np.arange(1, len(places) + 1)]))
+    return TokenizedDocuments(ids, offsets, np.array([0, len(offsets) - 1], np.int64))
+
+
+def plan_full_sentences(
+    separated: TokenizedDocuments,
+    sequence_length: int,
+    short_seq_prob: float,
+    sep_id: int,
+    rng: np.random.Generator,
+) -> Spans:
+    """Plan single segments that cross the borders of documents (FULL-SENTENCES).
+
+    Args:
+        separated: from `separate_documents`.
+        sequence_length: length of a row, special tokens included.
+        short_seq_prob: how often a sequence aims at a uniformly drawn length (RoBERTa: never).
+        sep_id: the separator; none stays at a segment's start or end, where [CLS] and [SEP] say the same.
+        rng: source of every draw.
+    """
+    spans = plan_sequences(separated, sequence_length, short_seq_prob, 0.0, rng)
+    starts = spans.a_starts + (separated.ids[spans.a_starts] == sep_id)
+    ends = np.maximum(starts, spans.a_ends - (separated.ids[spans.a_ends - 1] == sep_id))
+    kept = ends > starts
+    starts, ends = starts[kept], ends[kept]
+    return Spans(starts, ends, ends, ends, spans.random_next[kept])
 
 
 def plan_sequences(
@@ -158,18 +201,32 @@ def _uniforms(rng: np.random.Generator) -> Iterator[float]:
         yield from rng.random(4096).tolist()
 
 
-def lay_out(ids: np.ndarray, spans: Spans, sequence_length: int, cls_id: int, sep_id: int, pairs: bool) -> SequenceRows:
-    """Write planned sequences as rows `[CLS] A [SEP] (B [SEP])`, zero-padded.
+class Frame(NamedTuple):
+    """What stands around tokens in a row."""
+
+    sequence_length: int
+    cls_id: int
+    sep_id: int
+    pad_id: int
+    pairs: bool
+    """Whether rows have a B."""
+
+
+def row_lengths(spans: Spans, pairs: bool) -> np.ndarray:
+    """Return the lengths of the rows that spans become, special tokens included, int64 (n,)."""
+    return 2 + spans.a_ends - spans.a_starts + pairs * (1 + spans.b_ends - spans.b_starts)
+
+
+def lay_out(ids: np.ndarray, spans: Spans, frame: Frame) -> SequenceRows:
+    """Write planned sequences as padded rows `[CLS] A [SEP] (B [SEP])`.
 
     Args:
-        ids: int32 (T,), the tokens that spans point into.
+        ids: integers (T,), the tokens that spans point into.
         spans: n sequences.
-        sequence_length: length of a row.
-        cls_id: id of [CLS].
-        sep_id: id of [SEP].
-        pairs: whether rows have a B.
+        frame: length and special tokens of a row.
     """
-    rows = np.zeros((len(spans.a_starts), sequence_length), np.int32)
+    _, cls_id, sep_id, _, pairs = frame
+    rows = np.full((len(spans.a_starts), frame.sequence_length), frame.pad_id, np.int32)
     which = np.arange(len(rows))
     after_a = 1 + spans.a_ends - spans.a_starts
     rows[:, 0] = cls_id

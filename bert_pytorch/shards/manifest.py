@@ -21,7 +21,10 @@ class ShardRecord(_Record):
     rows: int
     tokens: int
     """Tokens before the padding, special ones included."""
-    documents: int
+    shortest: int = 0
+    """Tokens of its shortest sequence; bins of length make shards of similar sequences."""
+    longest: int = 0
+    """Tokens of its longest sequence."""
     sha256: str
 
 
@@ -31,6 +34,8 @@ class SplitCounts(_Record):
     documents: int
     sequences: int
     tokens: int
+    length_histogram: tuple[int, ...] = ()
+    """Sequences of each length in tokens, 0 to L."""
 
 
 class Manifest(_Record):

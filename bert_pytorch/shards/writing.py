@@ -3,6 +3,7 @@
 A file is made in memory and written in one go: HDF5 answers a full disk with damaged state, Python with an OSError.
 """
 
+import hashlib
 import io
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,8 +21,8 @@ Compression = Literal["none", "gzip"]
 Attributes = Mapping[str, str | int | float | bool]
 
 
-def write_shard(path: Path, rows: SequenceRows, attributes: Attributes, compression: Compression = "none") -> None:
-    """Write rows in NVIDIA's layout if they carry static masks, else in the native one.
+def write_shard(path: Path, rows: SequenceRows, attributes: Attributes, compression: Compression = "none") -> str:
+    """Write rows in NVIDIA's layout if they carry static masks, else in the native one; return the file's SHA-256.
 
     Args:
         path: the file, replaced if it exists.
@@ -43,6 +44,17 @@ def write_shard(path: Path, rows: SequenceRows, attributes: Attributes, compress
             file.create_dataset(name, data=data, compression=None if compression == "none" else compression)
     with atomic_path(path) as temporary:
         temporary.write_bytes(buffer.getbuffer())
+    return hashlib.sha256(buffer.getbuffer()).hexdigest()
+
+
+def row_bytes(layout: Layout, sequence_length: int, slots: int) -> int:
+    """Return the bytes that one row takes in a file; `slots` are those for masked tokens."""
+    widths = {2: sequence_length, 1: 1}
+    wide = {layouts.MASKED_POSITIONS: slots, layouts.MASKED_IDS: slots, layouts.SPECIAL_TOKEN_POSITIONS: 3}
+    return sum(
+        np.dtype(column.dtype).itemsize * wide.get(name, widths[column.dimensions])
+        for name, column in COLUMNS[layout].items()
+    )
 
 
 def _native_columns(rows: SequenceRows) -> dict[str, np.ndarray]:

@@ -63,7 +63,11 @@ CASES = [
     (ENCODE_GOOD + "--max_seq_len 5", 2, "--max_seq_len"),
     (ENCODE_GOOD + "--max_seq_len 64 64", 2, "wanted each length once"),
     (ENCODE_GOOD + "--max_seq_len", 2, "--max_seq_len: no value follows it"),
-    (ENCODE_GOOD + "--short_seq_prob 1.5", 2, "--short_seq_prob: found '1.5', wanted a number ≥ 0 and ≤ 1"),
+    (
+        ENCODE_GOOD + "--short_seq_prob 1.5",
+        2,
+        "--short_seq_prob: found '1.5', wanted a list, each a number ≥ 0 and ≤ 1",
+    ),
     (ENCODE_GOOD + "--next_seq_prob 1", 2, "--next_seq_prob"),
     (ENCODE_GOOD + "--masking sometimes", 2, "one of dynamic, static"),
     (ENCODE_GOOD + "--processes -1", 2, "--processes"),
@@ -195,9 +199,18 @@ def test_a_folder_without_permission_is_one_message(work: Path, tool: Tool) -> N
 def test_a_disk_that_fills_is_one_message_and_nothing_half_written(
     work: Path, mounted: Callable[[str], Path], processes: int
 ) -> None:
-    disk = mounted("size=128k")
+    disk = mounted("size=256k")
     (work / "long.txt").write_text("\n\n".join(["the cat sat .\n" * 800] * 12))
-    words = ["--input", work / "long.txt", "--vocab_file", work / "vocab.txt", "--block_bytes", 12000]
+    words = [
+        "--input",
+        work / "long.txt",
+        "--vocab_file",
+        work / "vocab.txt",
+        "--block_bytes",
+        12000,
+        "--shard_sequences",
+        99,
+    ]
     said = run_tool("encode", *words, "--output", disk, "--processes", processes)
     assert said.returncode == 1
     assert said.stderr.count("error:") == 1
@@ -214,7 +227,7 @@ def test_a_worker_that_dies_is_named_with_its_work(work: Path, tool: Tool, monke
     def fail(*arguments: object) -> None:
         raise ZeroDivisionError("no such number")
 
-    monkeypatch.setattr("bert_pytorch.corpus.blocks.build_rows", fail)
+    monkeypatch.setattr("bert_pytorch.corpus.token_blocks.plan_set", fail)
     said = tool(*ENCODE_GOOD.format(work=work).split())
     assert said.code == 1
-    assert f"train_0.hdf5 (from {work}/good.txt): ZeroDivisionError: no such number" in said.err
+    assert f"tokens of {work}/good.txt: ZeroDivisionError: no such number" in said.err

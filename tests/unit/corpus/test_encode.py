@@ -102,7 +102,20 @@ def test_tokens_keep_their_order(tool: Tool, tmp_path: Path) -> None:
 
 
 def encode_command(text: Path, output: Path, vocabulary: Path, *more: object) -> list[str]:
-    options = ["--max_seq_len", 64, "--block_bytes", 9000, "--masking", "static", "--dupe_factor", 2, "--seed", 7]
+    options = [
+        "--max_seq_len",
+        64,
+        "--block_bytes",
+        9000,
+        "--shard_sequences",
+        40,
+        "--masking",
+        "static",
+        "--dupe_factor",
+        2,
+        "--seed",
+        7,
+    ]
     words = ["encode", "--input", text, "--output", output, "--vocab_file", vocabulary, *options, *more]
     return [str(word) for word in words]
 
@@ -251,7 +264,7 @@ def test_other_settings_are_refused_and_overwriting_starts_anew(
     assert "--overwrite" in said.err
     assert contents(the_set(out)) == before
     command = encode_command(formatted_text, out, vocabulary, "--short_seq_prob", 0.5, "--overwrite", "--processes", 1)
-    command[command.index("--block_bytes") + 1] = "40000"
+    command[command.index("--shard_sequences") + 1] = "1000"
     assert tool(*command).code == 0
     assert tool("verify", "--input", out).code == 0
     assert len(list(the_set(out).glob("*.hdf5"))) < sum(name.endswith(".hdf5") for name in before)

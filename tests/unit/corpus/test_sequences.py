@@ -8,12 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bert_pytorch.corpus.sequences import (
+    Frame,
     Spans,
     TokenizedDocuments,
     cut_long_sentences,
     lay_out,
+    plan_full_sentences,
     plan_sequences,
     room_for_tokens,
+    separate_documents,
 )
 
 CLS, SEP, FIRST = 2, 3, 5
@@ -68,6 +71,40 @@ def test_single_segments_hold_each_token_exactly_once_in_order(
     spans = plan(documents, length, short, 0.0, seed)
     assert read_back(spans) == list(range(sum(map(sum, documents))))
     assert (spans.b_starts == spans.b_ends).all()
+
+
+@settings(max_examples=150, deadline=None)
+@given(documents_strategy, st.integers(8, 160), st.sampled_from([0.0, 0.3]), st.integers(0, 999))
+def test_full_sentences_go_on_after_one_separator_and_lose_no_token(
+    documents: list[list[int]], length: int, short: float, seed: int
+) -> None:
+    corpus = tokenized(documents)
+    separated = separate_documents(corpus, SEP)
+    spans = plan_full_sentences(separated, length, short, SEP, np.random.default_rng(seed))
+    document_of = np.repeat(np.arange(len(documents)), [sum(document) for document in documents])
+    segments = [separated.ids[a:b].tolist() for a, b in zip(spans.a_starts, spans.a_ends, strict=True)]
+    assert [token for segment in segments for token in segment if token != SEP] == corpus.ids.tolist()
+    for segment in segments:
+        assert 0 < len(segment) <= length - 2
+        owners = [None if token == SEP else int(document_of[token - FIRST]) for token in segment]
+        assert owners[0] is not None
+        assert owners[-1] is not None
+        for before, here, after in zip(owners, owners[1:], owners[2:], strict=False):
+            if here is None:
+                assert before is not None
+                assert after is not None
+                assert after > before
+            elif before is not None:
+                assert here == before  # no border of documents without its separator
+
+
+def test_full_sentences_fill_the_room() -> None:
+    """With one-token sentences nothing but the end of the text leaves room."""
+    separated = separate_documents(tokenized([[1] * 50, [1] * 333, [], [1] * 7, [1] * 1000]), SEP)
+    spans = plan_full_sentences(separated, 32, 0.0, SEP, np.random.default_rng(0))
+    assert (spans.a_ends - spans.a_starts >= 29).sum() >= len(spans.a_starts) - 1  # a separator at an edge is dropped
+    crossing = [SEP in separated.ids[a:b].tolist() for a, b in zip(spans.a_starts, spans.a_ends, strict=True)]
+    assert sum(crossing) >= 2
 
 
 @settings(max_examples=150, deadline=None)
@@ -143,7 +180,7 @@ def test_rows_have_the_contracted_structure(probability: float) -> None:
     documents = [[7, 30, 2, 90, 11], [4], [300, 1]]
     corpus = tokenized(documents)
     spans = plan(documents, 32, 0.1, probability, 3)
-    rows = lay_out(corpus.ids, spans, 32, CLS, SEP, pairs=probability > 0)
+    rows = lay_out(corpus.ids, spans, Frame(32, CLS, SEP, 0, pairs=probability > 0))
     assert rows.input_ids.dtype == np.int32
     for index, row in enumerate(rows.input_ids.tolist()):
         a = corpus.ids[spans.a_starts[index] : spans.a_ends[index]].tolist()
