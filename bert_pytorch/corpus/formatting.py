@@ -14,12 +14,12 @@ from pydantic import Field
 
 from bert_pytorch.corpus.builds import Build, fingerprint_of
 from bert_pytorch.corpus.pool import PoolConfig, num_processes, run_tasks
-from bert_pytorch.corpus.progress import Progress
 from bert_pytorch.corpus.sentences import PARAMETERS_FILE, Newlines, load_splitter, prepare_splitter, split_document
 from bert_pytorch.corpus.sources import Documents, Source, Unit, find_sources, hash_files, plan_units, read_unit
 from bert_pytorch.corpus.wikipedia import extract_dump
 from bert_pytorch.errors import InputError
 from bert_pytorch.files import atomic_write_text, exclusive_lock, sha256_of
+from bert_pytorch.progress import Progress
 
 logger = logging.getLogger(__name__)
 

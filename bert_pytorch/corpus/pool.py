@@ -14,8 +14,8 @@ from typing import TypeVar
 from pydantic import Field
 
 from bert_pytorch.config.settings import Settings
-from bert_pytorch.corpus.progress import Progress
 from bert_pytorch.errors import BertPytorchError, WorkerError
+from bert_pytorch.progress import Progress
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")

@@ -6,8 +6,8 @@ import signal
 import pytest
 
 from bert_pytorch.corpus.pool import PoolConfig, run_tasks
-from bert_pytorch.corpus.progress import Progress
 from bert_pytorch.errors import InputError, WorkerError
+from bert_pytorch.progress import Progress
 
 
 def square(number: int) -> int:
