@@ -1,7 +1,7 @@
 """Files of Hugging Face datasets and models: which ones make up what a person asked for.
 
-The hub converts most datasets to Parquet, `{config}/{split}/0000.parquet` on the branch `refs/convert/parquet`; of those
-above 5 GB only the beginning, in `{config}/partial-{split}` (huggingface.co/docs/dataset-viewer/parquet).  A part
+The hub converts most datasets to Parquet, `{config}/{split}/0000.parquet` on the branch `refs/convert/parquet`; of
+those above 5 GB only the beginning, in `{config}/partial-{split}` (huggingface.co/docs/dataset-viewer/parquet).  A part
 is never taken for the whole: then the dataset's own files count, assigned as its card says, else by their names.
 """
 
@@ -218,7 +218,7 @@ def _matches(path: str, pattern: str) -> bool:
     plain = pattern.removeprefix("./").strip("/")
     if not re.search(r"[*?\[]", plain):
         return f"{path}/".startswith(f"{plain}/")
-    globs = plain.split("/")
+    globs = [*plain.split("/"), *(["*"] if plain.split("/")[-1] == "**" else [])]  # files below, at any depth
     reached = _with_none_of(globs, {0})
     for name in path.split("/"):
         stays = {at for at in reached if globs[at : at + 1] == ["**"]}

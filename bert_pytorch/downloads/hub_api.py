@@ -61,7 +61,7 @@ def hub_repository(kind: Literal["datasets", "models"], name: str) -> HubReposit
             f"{name!r}: no name of a Hugging Face repository; wanted owner/name, as in wikimedia/wikipedia."
         )
     endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
-    if urlsplit(endpoint).scheme not in ("http", "https") or not urlsplit(endpoint).hostname:
+    if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", endpoint):
         raise ConfigError("HF_ENDPOINT", [f"{endpoint!r} is no web address; wanted one like https://huggingface.co."])
     token = os.environ.get("HF_TOKEN", "").strip()
     if not re.fullmatch(r"[!-~]*", token):
@@ -101,9 +101,7 @@ def hub_tree(revision: HubRevision) -> dict[str, RemoteFile]:
             raise _unexpected(repository)
         if entry.get("type") == "file":
             path, size, stored = entry["path"], entry.get("size"), entry.get("lfs")
-            digest = (
-                stored.get("oid") if isinstance(stored, dict) else None
-            )  # the other oid is git's, not the content's
+            digest = str(stored.get("oid")) if isinstance(stored, dict) else ""  # the entry's own oid is git's
             files[path] = RemoteFile(
                 (f"{repository.page}/resolve/{revision.commit}/{quote(path)}",),
                 path,

@@ -7,7 +7,6 @@ import time
 import urllib.error
 import urllib.request
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 from bert_pytorch.errors import InputError
 from bert_pytorch.remote.errors import NotThere, Refused, TransferError, TransferInterrupted
@@ -38,7 +37,7 @@ def get_json(url: str, secret: SecretHeader | None = None, pause_seconds: float 
         NotThere: 404.  Refused: 401 or 403.  TransferInterrupted: after the last try.
         TransferError: for other answers, one of over 64 MiB, and what is no JSON.
     """
-    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+    if not url.startswith(("http://", "https://")):
         raise InputError(f"{url}: no web address; wanted https://….")
     for attempt in range(1, _TRIES + 1):
         try:
@@ -60,6 +59,8 @@ def _get_once(url: str, secret: SecretHeader | None) -> JsonAnswer:
     except urllib.error.HTTPError as error:
         with error:
             raise _error_of(url, error.code, error.headers) from None
+    except (http.client.InvalidURL, ValueError) as error:
+        raise TransferError(f"{url}: no web address, or redirected to none ({error}).") from error
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise TransferInterrupted(f"{url}: the connection failed ({reason}).") from error

@@ -66,13 +66,13 @@ def resumed(url: str, tries: int) -> tuple[bytes, list[int]]:
 
 
 def test_listing_takes_all_pages_of_what_is_below_the_prefix(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    below = [f"data/part {i % 3}/{i:04d}.txt" for i in range(230)]
+    below = [f"data/part {i % 3}/{i:04d}.txt" for i in range(120)]
     odd = ["data/ü ½ 語 🙂.txt", "data/a+b&c=d%20e?f#g;h.txt", "data/'q\" <x>.txt", "data/.hidden", "data/empty.txt"]
     fill(bucket, [*below, *odd[:-1], "data2/other.txt", "data.txt", "dat"])
     bucket.put_object(Key="data/", Body=b"")
     bucket.put_object(Key="data/part 0/", Body=b"")
     bucket.put_object(Key=odd[-1], Body=b"")
-    monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "50")  # S3's own pages hold 1000
+    monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "25")  # S3's own pages hold 1000
     assert bucket.meta.client.list_objects_v2(Bucket="corpus")["IsTruncated"]
 
     for prefix in ("data", "data/"):
