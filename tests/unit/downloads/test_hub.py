@@ -133,7 +133,8 @@ def test_files_are_pinned_to_the_commit_of_the_revision(hub: Hub) -> None:
 )
 def test_globs_mean_what_pythons_own_mean(a_folder: Path, globs: list[str]) -> None:
     pattern = "/".join(globs)
-    matched = glob.glob(pattern, root_dir=a_folder, recursive=True)  # noqa: PTH207
+    files_below = f"{pattern}/*" if globs[-1] == "**" else pattern  # Python's also gives what is no folder
+    matched = glob.glob(files_below, root_dir=a_folder, recursive=True)  # noqa: PTH207
     expected = {found for found in matched if (a_folder / found).is_file()}
     every = [str(path.relative_to(a_folder)) for path in a_folder.rglob("*") if path.is_file()]
     assert {path for path in every if _matches(path, pattern)} == {str(Path(found)) for found in expected}
