@@ -78,8 +78,8 @@ class Hub:
                 digest = hashlib.sha256(content).hexdigest()
                 entry["lfs"] = {"oid": digest, "size": len(content), "pointerSize": 134}
             entries.append(entry)
-        start = int(query.get("cursor", ["0"])[0].rstrip("="))
-        link = f'<{self.links_to}{path}?limit=1000&cursor={start + PAGE}%3D>; rel="next"'
+        start = int(query.get("cursor", ["0+/="])[0].removesuffix("+/="))  # as base64 may end
+        link = f'<{self.links_to}{path}?limit=1000&cursor={start + PAGE}%2B%2F%3D>; rel="next"'
         page = json.dumps(entries[start : start + PAGE]).encode()
         return 200, ({"Link": link} if start + PAGE < len(entries) else {}), page
 

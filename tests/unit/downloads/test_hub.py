@@ -84,6 +84,12 @@ def test_a_part_is_never_taken_for_the_whole(hub: Hub) -> None:
     assert paths("o/c4", config="tiny") == ["tiny/train/0000.parquet"]
     assert paths("o/c4", patterns=["d*/*.gz", "en/*valid*"]) == ["de/x.json.gz", "en/c4-validation.0.json.gz"]
 
+    card = {"configs": [{"config_name": "en"}, {"config_name": "de", "data_files": "de/*"}]}
+    hub.add("datasets", "o/failed", {CONVERTED: parquet("en/train/0000.parquet"), "main": own}, card=card)
+    with pytest.raises(InputError, match="has several configs; choose one of de, en"):
+        hub_dataset_files("o/failed")
+    assert paths("o/failed", config="de") == ["de/x.json.gz"]
+
     hub.add("datasets", "o/undescribed", {CONVERTED: converted, "main": {"README.md": b""}})
     for split in ("train", "all"):
         with pytest.raises(InputError, match="only the first 5 GB of config 'en'"):
