@@ -17,7 +17,11 @@ class SecretHeader:
 
     def headers_for(self, url: str) -> dict[str, str]:
         """Return the header for a request to `url`, nothing for another server: ask again after each redirect."""
-        return {self.name: self.value} if _origin(url) == _origin(self.endpoint) else {}
+        try:
+            same = _origin(url) == _origin(self.endpoint)
+        except ValueError:  # no address at all, such as a redirect to port 99999
+            same = False
+        return {self.name: self.value} if same else {}
 
 
 class RemoteFile(NamedTuple):

@@ -1,6 +1,7 @@
 """A real S3 server on this machine, and a wire to it that breaks."""
 
 import contextlib
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -24,8 +25,6 @@ def s3_server() -> Iterator[str]:
 
 def use_s3(patch: pytest.MonkeyPatch, endpoint: str, credentials: bool = True) -> None:
     """Let this process and its children see `endpoint` and nothing of the machine's own AWS settings."""
-    import os
-
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         patch.delenv(name)
     quiet = {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
@@ -35,10 +34,11 @@ def use_s3(patch: pytest.MonkeyPatch, endpoint: str, credentials: bool = True) -
 
 
 @contextlib.contextmanager
-def cutting_proxy(upstream: str, bytes_each: list[int]) -> Iterator[str]:
+def cutting_proxy(upstream: str, bytes_each: list[int], spoil: tuple[bytes, bytes] = (b"", b"")) -> Iterator[str]:
     """Pass connections on to `upstream`, cutting the k-th after `bytes_each[k]` bytes of its answers.
 
-    Connections beyond the list are not cut.  Each connection serves one request, so the list counts requests.
+    Connections beyond the list are not cut.  The second of `spoil` replaces the first
+    in answers.  Each connection serves one request, so the list counts requests.
     """
     host, _, port = upstream.removeprefix("http://").partition(":")
     listener = socket.create_server(("127.0.0.1", 0))
@@ -49,6 +49,7 @@ def cutting_proxy(upstream: str, bytes_each: list[int]) -> Iterator[str]:
         with client, socket.create_connection((host, int(port))) as server, contextlib.suppress(OSError):
             threading.Thread(target=_copy_request, args=(client, server), daemon=True).start()
             while piece := server.recv(1 << 16):
+                piece = piece.replace(*spoil) if spoil[0] else piece
                 client.sendall(piece if allowed is None else piece[:allowed])
                 if allowed is not None and (allowed := allowed - len(piece)) <= 0:
                     break
