@@ -25,4 +25,4 @@ def describe_checksum(file: RemoteFile) -> str:
     """Say what a whole file was compared with."""
     if file.checksum is not None:
         return f"{_NAMES.get(file.checksum.partition(':')[0], file.checksum)} as published"
-    return "size as published; no checksum is" if file.size is not None else "no checksum is published"
+    return "size as published, no checksum is known" if file.size is not None else "no checksum is known"
