@@ -150,7 +150,7 @@ URL = Source(
     "one file from any address",
     "of what is there",
     "any",
-    "--url https://… --checksum sha256:…",
+    "--url https://host/texts.jsonl.gz",
     UrlConfig,
     plan_url,
 )

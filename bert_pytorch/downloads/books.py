@@ -11,7 +11,8 @@ from urllib.parse import urldefrag, urljoin, urlsplit
 from bert_pytorch.downloads.source import Download, DownloadConfig, Source, mirrored
 from bert_pytorch.errors import InputError
 from bert_pytorch.remote.files import RemoteFile
-from bert_pytorch.remote.http import check_http_url, read_text, show_url
+from bert_pytorch.remote.http import check_http_url, read_text
+from bert_pytorch.remote.http_errors import show_url
 
 
 class _Edition(NamedTuple):

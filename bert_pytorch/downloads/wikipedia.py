@@ -58,7 +58,7 @@ class Dump(NamedTuple):
 
 def plan_wikipedia(config: WikipediaConfig) -> list[Download]:
     """Return the dump's file; asks for its date and checksum unless an earlier call did."""
-    record = config.folder / PARTS_FOLDER / f"{config.wiki}.json"
+    record = config.folder / PARTS_FOLDER / f"{config.wiki}-{config.date}.json"
     dump = None if config.overwrite else _known(config, record)
     if dump is None:
         dump = _ask(config)
@@ -78,7 +78,9 @@ def _known(config: WikipediaConfig, record: Path) -> Dump | None:
         found = Dump(**json.loads(record.read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError, TypeError):
         pass
-    if found is not None and config.date in ("latest", found.date):
+    if found is not None:
+        if config.date == "latest":
+            logger.info("the dump of %s, as found earlier; --overwrite asks for a newer one", found.date)
         return found
     if config.date == "latest" and (config.folder / f"{config.wiki}-latest-{_FILE}").exists():
         return Dump("latest", None)

@@ -11,6 +11,7 @@ import gzip
 import hashlib
 import logging
 import lzma
+import os
 import shutil
 import stat
 import tarfile
@@ -85,6 +86,7 @@ def unpack(
         top = _top(inside)
         for name, wanted in (checksums or {}).items():
             _check(top / name, wanted, archive)
+        os.sync()  # once, not for each of thousands of files
         move_into_place(top, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -5,6 +5,7 @@ import logging
 import random
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -15,7 +16,8 @@ from bert_pytorch.progress import Progress
 from bert_pytorch.remote.checks import describe_checksum, problem_with
 from bert_pytorch.remote.errors import StartOver, TransferError, TransferInterrupted
 from bert_pytorch.remote.files import RemoteFile
-from bert_pytorch.remote.http import read_http, show_url
+from bert_pytorch.remote.http import read_http
+from bert_pytorch.remote.http_errors import show_url
 from bert_pytorch.remote.part import Part
 from bert_pytorch.remote.paths import refuse_unsafe_paths
 
@@ -69,6 +71,9 @@ def fetch_all(files: Sequence[RemoteFile], folder: Path, options: FetchOptions =
         InputError: for unsafe paths, a file there that is not the one wanted, a full disk, another writer.
     """
     refuse_unsafe_paths([file.path for file in files], "the list of files")
+    twice = [path for path, count in Counter(file.path for file in files).items() if count > 1]
+    if twice:
+        raise InputError(f"{folder / twice[0]}: two files would go there. Fetch them into different folders.")
     with exclusive_lock(folder, "downloads"):
         return [_fetch(file, folder, options) for file in files]
 

@@ -5,13 +5,8 @@
 
 import base64
 import contextlib
-import email.utils
 import http.client
 import re
-import socket
-import ssl
-import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -19,13 +14,13 @@ from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
 
 from bert_pytorch import __version__
 from bert_pytorch.errors import InputError
-from bert_pytorch.remote.errors import NotThere, Refused, StartOver, TransferError, TransferInterrupted
+from bert_pytorch.remote.errors import StartOver, TransferError, TransferInterrupted
 from bert_pytorch.remote.files import SecretHeader
+from bert_pytorch.remote.http_errors import refusal, show_url, translated, whole_number
 
 MOST_REDIRECTS = 5
 _CHUNK = 1 << 18
 _REDIRECTS = (301, 302, 303, 307, 308)
-_BUSY = (408, 425, 429)
 _TEXT_LIMIT = 16 << 20
 
 
@@ -45,6 +40,7 @@ def read_http(
     *,
     secret: SecretHeader | None = None,
     timeout_seconds: float = 30.0,
+    web_page: bool = False,
 ) -> tuple[HttpInfo, Iterator[bytes]]:
     """Open a file for reading from byte `start` on; nothing is retried here.
 
@@ -54,6 +50,8 @@ def read_http(
         etag: of the earlier reads that this one continues (`HttpInfo.etag`); None continues whatever is there now.
         secret: a header for its own server; redirects to another one go without it.
         timeout_seconds: how long to wait for a connection, and for each piece of the answer.
+        web_page: whether HTML is wanted; otherwise it is taken for a message that stands in the file's place, as
+            captive portals and some servers send it with status 200.
 
     Returns:
         What the file is, and its bytes in chunks of at most 256 KiB.  Iterating raises as this function does.
@@ -72,10 +70,11 @@ def read_http(
         if etag is not None:
             headers["If-Range"] = etag
     shown = show_url(url)
-    with _translated(shown):
+    with translated(shown):
         answer = _open(url, headers, secret, timeout_seconds)
     try:
         info = _info(answer, shown, start, etag)
+        _check_kind(answer, shown, web_page)
     except BaseException:
         answer.close()
         raise
@@ -85,20 +84,13 @@ def read_http(
 
 def read_text(url: str, *, secret: SecretHeader | None = None, timeout_seconds: float = 30.0) -> str:
     """Return a small UTF-8 document, such as a list of checksums; errors as `read_http`'s, and over 16 MiB one more."""
-    _, chunks = read_http(url, secret=secret, timeout_seconds=timeout_seconds)
+    _, chunks = read_http(url, secret=secret, timeout_seconds=timeout_seconds, web_page=True)
     text = bytearray()
     for chunk in chunks:
         text += chunk
         if len(text) > _TEXT_LIMIT:
             raise TransferError(f"{show_url(url)}: over {_TEXT_LIMIT >> 20} MiB where a short text is wanted.")
     return text.decode("utf-8", errors="replace")
-
-
-def show_url(url: str) -> str:
-    """Return a URL without what may be secret: name and password, and the values after `?`."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit((parts.scheme, host, parts.path, "…" if parts.query else "", ""))
 
 
 def check_http_url(url: str) -> None:
@@ -168,25 +160,35 @@ def _info(answer: http.client.HTTPResponse, shown: str, start: int, etag: str | 
     Raises:
         TransferError: of the kind that the status asks for.
     """
-    found = HttpInfo(_number(answer.headers.get("Content-Length")), _validator(answer))
+    found = HttpInfo(whole_number(answer.headers.get("Content-Length")), _validator(answer))
     if answer.status == 200:
         if start:
             raise StartOver(f"{shown}: it changed, or the server does not send parts of files. Fetch it anew.")
         return found
     span = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", answer.headers.get("Content-Range", "").strip())
-    whole = _number(span.group(2)) if span else None
+    whole = whole_number(span.group(2)) if span else None
     if answer.status == 206 and start:
         if span is None or span.group(1) != str(start):
             raise StartOver(f"{shown}: the server sends another part than the one asked for. Fetch it anew.")
         if etag is not None and found.etag is not None and found.etag != etag:
             raise StartOver(f"{shown}: it changed while it was fetched. Fetch it anew.")
-        length = _number(answer.headers.get("Content-Length"))
+        length = whole_number(answer.headers.get("Content-Length"))
         return HttpInfo(whole if whole is not None or length is None else start + length, found.etag or etag)
     if answer.status == 416 and start:
         if whole != start:
             raise StartOver(f"{shown}: it has {whole} bytes, {start} were fetched of it. Fetch it anew.")
         return HttpInfo(start, found.etag or etag)
-    raise _refusal(answer, shown)
+    raise refusal(answer, shown)
+
+
+def _check_kind(answer: http.client.HTTPResponse, shown: str, web_page: bool) -> None:
+    """Refuse what would not be the file's own bytes."""
+    path = urlsplit(shown).path
+    if not web_page and answer.headers.get_content_type() == "text/html" and not re.search(r"\.html?$", path):
+        raise TransferError(f"{shown}: a web page comes where a file is wanted. Open it in a browser to see.")
+    encoding = answer.headers.get("Content-Encoding", "identity")
+    if encoding != "identity" and not re.search(r"\.(t?gz|bz2|xz|zst|zip)$", path):  # there it says what the file is
+        raise TransferError(f"{shown}: the server sends it compressed ({encoding}), unasked. Try a mirror.")
 
 
 def _validator(answer: http.client.HTTPResponse) -> str | None:
@@ -195,36 +197,8 @@ def _validator(answer: http.client.HTTPResponse) -> str | None:
     return etag if etag and not etag.startswith("W/") else answer.headers.get("Last-Modified")
 
 
-def _number(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isascii() and text.isdigit() else None
-
-
-def _refusal(answer: http.client.HTTPResponse, shown: str) -> TransferError:
-    status, said = answer.status, f"the server answers {answer.status} {answer.reason}".rstrip()
-    if status in (404, 410):
-        return NotThere(f"{shown}: there is no such file ({said}). Check the address.")
-    if status in (401, 403, 407):
-        return Refused(
-            f"{shown}: access denied ({said}). Check what the server wants: an account, a licence, a mirror."
-        )
-    if status in _BUSY or status >= 500:
-        error = TransferInterrupted(f"{shown}: {said}. Start again later.")
-        error.retry_after_seconds = _seconds(answer.headers.get("Retry-After"))
-        return error
-    return TransferError(f"{shown}: {said}. Check the address.")
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    """Read `Retry-After`: seconds, or a date (RFC 9110 §10.2.3)."""
-    if retry_after is None or (number := _number(retry_after.strip())) is not None:
-        return None if retry_after is None else float(number or 0)
-    with contextlib.suppress(ValueError, TypeError):
-        return max(email.utils.parsedate_to_datetime(retry_after).timestamp() - time.time(), 0.0)
-    return None
-
-
 def _chunks(answer: http.client.HTTPResponse, shown: str, left: int | None) -> Iterator[bytes]:
-    with _translated(shown), contextlib.closing(answer):
+    with translated(shown), contextlib.closing(answer):
         while left is None or left > 0:
             chunk = answer.read1(_CHUNK if left is None else min(_CHUNK, left))
             if not chunk:
@@ -233,32 +207,3 @@ def _chunks(answer: http.client.HTTPResponse, shown: str, left: int | None) -> I
             yield chunk
     if left:
         raise TransferInterrupted(f"{shown}: the connection ended {left:,} bytes before the file did.")
-
-
-@contextlib.contextmanager
-def _translated(shown: str) -> Iterator[None]:
-    """Turn the client's errors into ours; a file's own errors must not come through here."""
-    try:
-        yield
-    except urllib.error.URLError as error:
-        reason = error.reason if isinstance(error.reason, Exception) else error
-        raise _network_error(shown, reason) from error
-    except (http.client.InvalidURL, UnicodeError) as error:
-        raise TransferError(f"{shown}: no usable web address ({error}).") from error
-    except (OSError, http.client.HTTPException) as error:
-        raise _network_error(shown, error) from error
-
-
-def _network_error(shown: str, error: Exception) -> TransferError:
-    host = urlsplit(shown).hostname
-    if isinstance(error, ssl.SSLCertVerificationError):
-        advice = "Check the clock, or name your network's certificates in SSL_CERT_FILE."
-        return TransferError(f"{shown}: the certificate is not trusted ({error.verify_message}). {advice}")
-    if isinstance(error, socket.gaierror):
-        told = f"{shown}: no such host {host} (DNS: {error.strerror})."
-        return TransferInterrupted(told) if error.errno == socket.EAI_AGAIN else TransferError(told)
-    if isinstance(error, TimeoutError):
-        return TransferInterrupted(f"{shown}: no answer in time.")
-    if isinstance(error, ConnectionRefusedError):
-        return TransferInterrupted(f"{shown}: {host} refuses the connection.")
-    return TransferInterrupted(f"{shown}: the connection broke ({error or type(error).__name__}).")

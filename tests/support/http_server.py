@@ -3,11 +3,13 @@
 import contextlib
 import http.server
 import re
+import ssl
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from email.message import Message
+from pathlib import Path
 from typing import NamedTuple
 
 PIECE = 1 << 16
@@ -37,6 +39,8 @@ class Served:
     """Whether the answer has a Content-Length."""
     pause: float = 0.0
     """Seconds before each 64 KiB."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Sent besides."""
     faults: list[Fault] = field(default_factory=list)
     """Of the next requests, the first one first."""
 
@@ -52,7 +56,7 @@ class Request(NamedTuple):
 class FileServer:
     """Serves `files` by path (`/name`); keeps `requests` and counts `bytes_sent` of bodies."""
 
-    def __init__(self) -> None:
+    def __init__(self, certificate: Path | None = None) -> None:
         self.files: dict[str, Served] = {}
         self.requests: list[Request] = []
         self.bytes_sent = 0
@@ -67,9 +71,14 @@ class FileServer:
 
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+            self._server.handle_error = lambda request, address: None  # type: ignore[method-assign]
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self.url = f"http{'s' if certificate else ''}://127.0.0.1:{self._server.server_address[1]}"
 
     def add(self, path: str, content: bytes, **how: object) -> str:
         """Serve `content` at `path` and return its URL."""
@@ -98,6 +107,8 @@ class FileServer:
         request.send_response(status)
         if served.etag is not None:
             request.send_header("ETag", served.etag)
+        for name, value in served.headers.items():
+            request.send_header(name, value)
         size = len(served.content)
         if status == 416:
             request.send_header("Content-Range", f"bytes */{size}")
@@ -130,9 +141,9 @@ class FileServer:
 
 
 @contextlib.contextmanager
-def file_server() -> Iterator[FileServer]:
-    """Run a server for the block."""
-    server = FileServer()
+def file_server(certificate: Path | None = None) -> Iterator[FileServer]:
+    """Run a server for the block; https with a certificate (a PEM file that holds its key too)."""
+    server = FileServer(certificate)
     try:
         yield server
     finally:

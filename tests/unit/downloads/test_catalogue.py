@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from bert_pytorch.config.command_line import parse_settings
 from bert_pytorch.corpus.__main__ import main
 from bert_pytorch.downloads import benchmarks, books, weights
 from bert_pytorch.downloads.catalogue import SOURCES
@@ -259,6 +260,7 @@ def test_a_newer_wikipedia_is_fetched_when_asked_for(server: FileServer, tmp_pat
     add_dump(server, "simplewiki", "20261201", b"newer")
     assert download("wikipedia", tmp_path, *words, "--date", 20261101) == 0
     assert download("wikipedia", tmp_path, *words, "--overwrite") == 0
+    assert download("wikipedia", tmp_path, *words) == 0  # keeps to the one it found
     assert sorted(found(tmp_path)) == [f"simplewiki-2026{m}01-pages-articles.xml.bz2" for m in (11, 12)]
 
 
@@ -341,6 +343,7 @@ def test_the_table_lists_every_source_with_a_command_that_parses(capsys: pytest.
     for source in SOURCES.values():
         for text in (source.what, source.licence, source.size, f"download {source.name} --output DIR {source.options}"):
             assert text in table
+        parse_settings(source.settings, ["--output", "DIR", *source.options.split()], program="p", description="")
 
 
 def test_the_addresses_of_the_catalogue_are_whole_and_stay_on_https() -> None:

@@ -4,6 +4,7 @@ import hashlib
 import os
 import random
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,7 +12,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.request import Request
 
 import pytest
 from hypothesis import given
@@ -22,9 +22,10 @@ from bert_pytorch.files import exclusive_lock, remove_partial_files
 from bert_pytorch.remote import fetch as fetching
 from bert_pytorch.remote import http
 from bert_pytorch.remote.errors import NotThere, Refused, StartOver, TransferError, TransferInterrupted
-from bert_pytorch.remote.fetch import FetchOptions, fetch
+from bert_pytorch.remote.fetch import FetchOptions, fetch, fetch_all
 from bert_pytorch.remote.files import RemoteFile, SecretHeader
-from bert_pytorch.remote.http import read_http, read_text, show_url
+from bert_pytorch.remote.http import read_http, read_text
+from bert_pytorch.remote.http_errors import show_url
 from bert_pytorch.remote.part import PARTS_FOLDER
 from tests.support.data import REPOSITORY
 from tests.support.http_server import PIECE, Fault, FileServer, file_server
@@ -212,6 +213,24 @@ def test_a_mirror_with_another_file_is_noticed_before_its_bytes_are_fetched(serv
     assert not left_over(tmp_path)
 
 
+def test_what_stands_in_a_files_place_is_not_taken_for_it(server: FileServer, tmp_path: Path) -> None:
+    page = server.add("a.txt", b"<html>log in first", headers={"Content-Type": "text/html; charset=utf-8"})
+    with pytest.raises(TransferError, match="a web page comes where"):
+        fetch(RemoteFile((page,), "a.txt"), tmp_path, options())
+    assert read_text(page) == "<html>log in first"
+    packed = server.add("b.txt", b"\x1f\x8b", headers={"Content-Encoding": "gzip"})
+    with pytest.raises(TransferError, match="compressed"):
+        fetch(RemoteFile((packed,), "b.txt"), tmp_path, options())
+    named = server.add("b.txt.gz", b"\x1f\x8b", headers={"Content-Encoding": "gzip"})
+    assert fetch(RemoteFile((named,), "b.txt.gz"), tmp_path, options()).read_bytes() == b"\x1f\x8b"
+
+
+def test_two_files_for_one_name_are_refused(server: FileServer, tmp_path: Path) -> None:
+    one, two = RemoteFile((server.add("x/a", b"1"),), "a"), RemoteFile((server.add("y/a", b"2"),), "a")
+    with pytest.raises(InputError, match="two files would go there"):
+        fetch_all([one, two], tmp_path, options())
+
+
 def test_redirects_are_followed_but_not_for_ever_and_not_out_of_https(server: FileServer) -> None:
     server.add("a", CONTENT)
     there = server.add("there", b"", faults=[Fault(status=302, headers={"Location": "/a"})])
@@ -225,20 +244,24 @@ def test_redirects_are_followed_but_not_for_ever_and_not_out_of_https(server: Fi
         read_http(out)
 
 
-def test_a_redirect_from_https_to_http_is_refused(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Answer:
-        status, headers = 302, {"Location": f"{server.url}/a"}
-        close = staticmethod(lambda: None)
-
-    class Opener:
-        @staticmethod
-        def open(request: Request, timeout: float) -> Answer:
-            assert request.full_url.startswith("https://")
-            return Answer()
-
-    monkeypatch.setattr(http, "_opener", Opener)
-    with pytest.raises(TransferError, match="from https to http"):
-        read_http("https://secure.invalid/a")
+def test_https_needs_a_trusted_certificate_and_is_not_left_for_http(
+    server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("needs the program openssl")
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    make = "openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=here -addext subjectAltName=IP:127.0.0.1"
+    subprocess.run([*make.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    certificate.write_bytes(certificate.read_bytes() + key.read_bytes())
+    with file_server(certificate) as secure:
+        secure.add("a", CONTENT)
+        with pytest.raises(TransferError, match="certificate is not trusted"):
+            read_http(f"{secure.url}/a")
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        assert b"".join(read_http(f"{secure.url}/a")[1]) == CONTENT
+        out = secure.add("out", b"", faults=[Fault(status=302, headers={"Location": f"{server.url}/a"})])
+        with pytest.raises(TransferError, match="from https to http"):
+            read_http(out)
     assert server.requests == []
 
 
