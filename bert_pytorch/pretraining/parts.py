@@ -96,7 +96,10 @@ def for_vocabulary(model_config: ModelConfig, vocabulary: Vocabulary) -> ModelCo
         logger.warning(
             "the model configuration is meant for %s text, the corpus is %s; the corpus counts", wanted, found
         )
-    return model_config.model_copy(update={"vocab_size": size, "lowercase": vocabulary.lowercase})
+    meant, kind = model_config.tokenizer, vocabulary.kind
+    if meant is not None and meant.removeprefix("byte_") != kind.removeprefix("byte_"):
+        logger.warning("the model configuration is meant for %s, the corpus is %s; the corpus counts", meant, kind)
+    return model_config.model_copy(update={"vocab_size": size, "lowercase": vocabulary.lowercase, "tokenizer": kind})
 
 
 def check_fit(model_config: ModelConfig, shards: ShardSet, where: Path) -> None:
