@@ -35,8 +35,9 @@ def choose_words(
     """
     joined = np.zeros(len(maskable), bool)
     joined[1:] = maskable[1:] & maskable[:-1] & continues[1:] & (columns[1:] > 0)
-    firsts = np.flatnonzero(maskable & ~joined)
-    ends = _ends(firsts, joined)
+    borders = np.flatnonzero(~joined)  # a token that joins nothing ends the word before it
+    begins = maskable[borders]
+    firsts, ends = borders[begins], np.append(borders[1:], len(joined))[begins]
     # One integer a word, sequence | 32 bits of its hash | column, as for tokens.
     order = sequences[firsts].astype(np.uint64) << np.uint64(48)
     order |= (hashes[firsts] >> np.uint64(32)) << np.uint64(16)
@@ -60,12 +61,6 @@ def choose_words(
     return positions
 
 
-def _ends(firsts: np.ndarray, joined: np.ndarray) -> np.ndarray:
-    """Return where each word ends, exclusive: the first token after its start that does not join it."""
-    borders = np.append(np.flatnonzero(~joined), len(joined))
-    return borders[np.searchsorted(borders, firsts, side="right")]
-
-
 def _take_fitting(owners: np.ndarray, sizes: np.ndarray, left: np.ndarray) -> np.ndarray:
     """Go through words in their order and take each that fits into what is left of its sequence; `left` is reduced.
 
@@ -78,8 +73,9 @@ def _take_fitting(owners: np.ndarray, sizes: np.ndarray, left: np.ndarray) -> np
     words, taken = np.flatnonzero(sizes <= left[owners]), []
     while len(words):
         owner, total = owners[words], np.cumsum(sizes[words])
-        starts = np.searchsorted(owner, owner)  # where each word's sequence begins
-        total -= (total - sizes[words])[starts]
+        counts = np.bincount(owner, minlength=len(left))
+        before = np.append(0, total)[np.cumsum(counts) - counts]  # in the sequences before
+        total -= np.repeat(before, counts)
         fits = total <= left[owner]
         taken.append(words[fits])
         left -= np.bincount(owner[fits], sizes[words[fits]], len(left)).astype(np.int64)
