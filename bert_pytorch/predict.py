@@ -112,6 +112,8 @@ def _as_table(text: str, guesses: list[list[Guess]], filler: MaskFiller) -> str:
 
 
 def _readable(piece: str, joins: bool) -> str:
+    if not piece.strip() or not piece.isprintable():  # byte-level BPE has tokens for spaces and control characters
+        piece = repr(piece)
     return f"…{piece}  (continues the word before)" if joins else piece
 
 

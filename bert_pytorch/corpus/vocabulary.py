@@ -105,7 +105,7 @@ def make_vocabulary(config: VocabConfig) -> Path:
 
 
 def _train(documents: DocumentTable, config: VocabConfig) -> Tokenizer:
-    sample = _sample(documents, config.sample_bytes, config.seed)
+    sample = sample_documents(documents, config.sample_bytes, config.seed)
     logger.info("training a vocabulary on %.1f MB of %.1f MB", sample.num_bytes / 1e6, documents.num_bytes / 1e6)
     if config.kind == "byte_bpe":  # lines as they will be encoded: each by itself
         lines = (line for document in read_documents(sample) for line in document)
@@ -114,7 +114,7 @@ def _train(documents: DocumentTable, config: VocabConfig) -> Tokenizer:
     return train_wordpiece(texts, config.vocab_size, config.lowercase)
 
 
-def _sample(documents: DocumentTable, num_bytes: int, seed: int) -> DocumentTable:
+def sample_documents(documents: DocumentTable, num_bytes: int, seed: int) -> DocumentTable:
     """Draw documents until `num_bytes` are reached; they keep their order, and one longer than that is cut."""
     order = np.random.default_rng([seed, 4]).permutation(documents.num_documents)
     sizes = (documents.ends - documents.starts)[order]

@@ -80,7 +80,7 @@ class Tokenizer:
         if self.vocabulary.merges is None:
             return token.removeprefix(CONTINUATION), token.startswith(CONTINUATION)
         text = str(self._backend.decoder.decode([token]))
-        return text.strip(" "), not text.startswith(" ") and token not in self.vocabulary.special
+        return text.removeprefix(" ") or text, not text.startswith(" ") and token not in self.vocabulary.special
 
     def save(self, folder: Path) -> None:
         """Write the files that `transformers` opens as they are.

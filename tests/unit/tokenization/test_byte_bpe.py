@@ -20,7 +20,10 @@ from bert_pytorch.tokenization.tokenizer import Tokenizer, load_tokenizer
 from bert_pytorch.tokenization.training import train_byte_bpe
 from bert_pytorch.vocabulary import byte_alphabet, read_vocabulary, vocabulary_sha256
 from tests.support.data import REPOSITORY, real_texts, shared_data
+from tests.support.vocabularies import small_byte_bpe
 from tests.unit.tokenization.test_tokenizer import AWKWARD
+
+SMALL = small_byte_bpe()
 
 PROGRAM = """
 from bert_pytorch.tokenization.training import train_byte_bpe
@@ -74,7 +77,7 @@ def test_every_process_and_thread_count_gives_the_same_vocabulary() -> None:
 @given(text=st.text() | st.sampled_from(["<mask>", "<s> a </s>", "[MASK]", "  two  spaces ", *AWKWARD]))
 def test_decoding_gives_the_text_back(text: str) -> None:
     for add_prefix_space in (False, True):
-        vocabulary = _SMALL._replace(add_prefix_space=add_prefix_space)
+        vocabulary = SMALL._replace(add_prefix_space=add_prefix_space)
         ids = Tokenizer(vocabulary).encode_flat([text]).ids
         assert ids.min(initial=5) >= 5  # no special token comes out of a text
         assert Tokenizer(vocabulary).decode(ids) == (text.removeprefix(" ") if add_prefix_space else text)
@@ -120,7 +123,7 @@ def test_every_file_gives_the_same_vocabulary(tokenizer: Tokenizer, folder: Path
 
 def test_a_tokenizer_made_as_robertas_is_read_with_its_own_ids(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
-    vocabulary = _moved_mask(_SMALL)
+    vocabulary = _moved_mask(SMALL)
     ids = {token: index for index, token in enumerate(vocabulary.tokens)}
     assert vocabulary.merges is not None
     mask = transformers.AddedToken("<mask>", lstrip=True, special=True, normalized=False)  # as in the published files
@@ -135,10 +138,10 @@ def test_a_tokenizer_made_as_robertas_is_read_with_its_own_ids(tmp_path: Path) -
 
 
 def test_sha256_covers_merges_and_the_prefix_space() -> None:
-    assert _SMALL.merges is not None
-    others = [_SMALL._replace(add_prefix_space=not _SMALL.add_prefix_space), _SMALL._replace(merges=_SMALL.merges[:-1])]
-    assert len({vocabulary_sha256(vocabulary) for vocabulary in (_SMALL, *others)}) == 3
-    assert vocabulary_sha256(_SMALL) == vocabulary_sha256(_SMALL._replace(lowercase=True))
+    assert SMALL.merges is not None
+    others = [SMALL._replace(add_prefix_space=not SMALL.add_prefix_space), SMALL._replace(merges=SMALL.merges[:-1])]
+    assert len({vocabulary_sha256(vocabulary) for vocabulary in (SMALL, *others)}) == 3
+    assert vocabulary_sha256(SMALL) == vocabulary_sha256(SMALL._replace(lowercase=True))
 
 
 def _change(content: dict[str, Any], what: str) -> None:
@@ -189,7 +192,7 @@ def _change(content: dict[str, Any], what: str) -> None:
     ],
 )
 def test_what_a_vocabulary_cannot_describe_is_refused_by_name(what: str, message: str, tmp_path: Path) -> None:
-    Tokenizer(_SMALL).save(tmp_path)
+    Tokenizer(SMALL).save(tmp_path)
     path = tmp_path / "tokenizer.json"
     content = json.loads(path.read_text())
     _change(content, what)
@@ -199,7 +202,7 @@ def test_what_a_vocabulary_cannot_describe_is_refused_by_name(what: str, message
 
 
 def test_tokens_without_their_merges_are_refused(tmp_path: Path) -> None:
-    Tokenizer(_SMALL).save(tmp_path / "whole")
+    Tokenizer(SMALL).save(tmp_path / "whole")
     shutil.copy(tmp_path / "whole" / "vocab.txt", tmp_path)
     with pytest.raises(InputError, match=r"merges are in merges.txt beside it"):
         read_vocabulary(tmp_path)
@@ -215,15 +218,13 @@ def test_no_text_or_no_room_is_refused(texts: list[str], size: int) -> None:
 
 
 def test_pieces_are_shown_as_text() -> None:
-    tokenizer = Tokenizer(_SMALL)
+    tokenizer = Tokenizer(SMALL)
     assert tokenizer.piece("Ġthe") == ("the", False)
     assert tokenizer.piece("ing") == ("ing", True)
+    assert tokenizer.piece("Ġ") == (" ", False)
     assert tokenizer.piece("<mask>") == ("<mask>", False)
 
 
 def _moved_mask(vocabulary: Vocabulary) -> Vocabulary:
     tokens = [token for token in vocabulary.tokens if token != "<mask>"]
     return vocabulary._replace(tokens=(*tokens, "<mask>"))
-
-
-_SMALL = train_byte_bpe(["the king is singing of the thing", "the ring"], 300, lowercase=False).vocabulary
