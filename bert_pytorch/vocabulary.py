@@ -6,6 +6,7 @@ neither needs the other for that.
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -25,6 +26,7 @@ CONTINUATION, WORD_START = "##", "\u0120"
 """What begins a WordPiece inside a word; what a space is in byte-level BPE, where it begins most words."""
 
 _MERGES_HEADER = "#version: 0.2"
+_UNWRITABLE = re.compile("[\n\r\ud800-\udfff]")
 
 
 def vocabulary_text(vocabulary: Vocabulary) -> str:
@@ -254,10 +256,11 @@ def _checked(path: Path, vocabulary: Vocabulary) -> Vocabulary:
     if len(set(tokens)) != len(tokens):
         repeated = Counter(tokens).most_common(1)[0][0]
         raise InputError(f"{path}: the token {repeated!r} stands twice. Remove one of its lines.")
-    broken = next((token for token in tokens if "\n" in token), None)
+    broken = next((token for token in tokens if _UNWRITABLE.search(token)), None)
     if broken is not None:
         raise InputError(
-            f"{path}: the token {broken!r} has a line break in it, and {VOCABULARY_TEXT} one token a line."
+            f"{path}: the token {broken!r} has a line break or half a character in it; {VOCABULARY_TEXT} could not hold "
+            "it. Name another vocabulary."
         )
     if vocabulary.merges is None and tokens[0] != special.pad:
         raise InputError(f"{path}: id 0 is {tokens[0]!r}, wanted {special.pad}: rows of shards are padded with 0.")

@@ -171,6 +171,8 @@ def _change(content: dict[str, Any], what: str) -> None:
             model["type"] = "Unigram"
         case "line break":
             model["vocab"]["a\nb"] = len(model["vocab"])
+        case "surrogate":
+            model["vocab"]["\ud800"] = len(model["vocab"])
 
 
 @pytest.mark.parametrize(
@@ -188,7 +190,8 @@ def _change(content: dict[str, Any], what: str) -> None:
         ("no merges", "not a tokenizer file"),
         ("lost byte", "1 of the 256 bytes have no token"),
         ("Unigram", "found a Unigram tokenizer"),
-        ("line break", "has a line break in it"),
+        ("surrogate", "has a line break or half a character in it"),
+        ("line break", "has a line break or half a character in it"),
     ],
 )
 def test_what_a_vocabulary_cannot_describe_is_refused_by_name(what: str, message: str, tmp_path: Path) -> None:
