@@ -259,8 +259,8 @@ def _checked(path: Path, vocabulary: Vocabulary) -> Vocabulary:
     broken = next((token for token in tokens if _UNWRITABLE.search(token)), None)
     if broken is not None:
         raise InputError(
-            f"{path}: the token {broken!r} has a line break or half a character in it; {VOCABULARY_TEXT} could not hold "
-            "it. Name another vocabulary."
+            f"{path}: the token {broken!r} has a line break or half a character in it, which "
+            f"{VOCABULARY_TEXT} could not hold. Name another vocabulary."
         )
     if vocabulary.merges is None and tokens[0] != special.pad:
         raise InputError(f"{path}: id 0 is {tokens[0]!r}, wanted {special.pad}: rows of shards are padded with 0.")
