@@ -26,7 +26,7 @@ _USAGE = f"""usage: {PROGRAM} {{format,vocab,encode,verify}} …
 Build a corpus, one stage at a time (scripts/create_datasets.sh runs them all):
 
   format   text, JSON lines or a Wikipedia dump to one sentence a line
-  vocab    formatted text to a WordPiece vocabulary
+  vocab    formatted text to a vocabulary: WordPiece or byte-level BPE
   encode   formatted text and a vocabulary to shards
   verify   check finished shards
 
