@@ -82,7 +82,8 @@ class DaskPool:
     def submit(self, number: int, task: Any) -> None:
         """Send a task, its paths absolute."""
         name = f"{getattr(self._work, '__name__', 'work')}-{uuid.uuid4().hex}"
-        future = self._client.submit(_perform, self._work, absolute(task), self._admitted, key=name, pure=False)
+        words = (self._work, absolute(task), self._admitted, _digest_of_code())
+        future = self._client.submit(_perform, *words, key=name, pure=False)
         self._futures[future.key] = number, future
         future.add_done_callback(self._ended.put)
 
@@ -100,26 +101,31 @@ class DaskPool:
         except queue.Empty:
             pass
         if self._client.status != "running" or any(future.cancelled() for future in ended):
-            raise WorkerError(
-                f"the Dask scheduler at {self._scheduler} is gone, or has dropped this work. What is finished is kept: "
-                "start it again and give the same command."
-            )
+            raise self._gone()
         return [self._outcome(future) for future in ended]
 
     def _outcome(self, future: "Future") -> Outcome:
-        from distributed import KilledWorker
+        from distributed import CancelledError, KilledWorker
 
         number, _ = self._futures.pop(future.key)
         try:
             return Outcome(number, *future.result())
-        except KilledWorker as error:
+        except KilledWorker:
             reason = WorkerLostError(
                 "every Dask worker that had it in work was lost; the usual reason is too little memory: start fewer "
-                f"workers on a machine, or with a larger --memory-limit. The last was {error.last_worker.address}."
+                "workers on a machine, or with a larger --memory-limit."
             )
             return Outcome(number, None, reason)
+        except CancelledError:
+            raise self._gone() from None
         except Exception as error:  # Dask's own: the task could not be sent or read
             return Outcome(number, None, error)
+
+    def _gone(self) -> WorkerError:
+        return WorkerError(
+            f"the Dask scheduler at {self._scheduler} is gone, or has dropped this work. What is finished is kept: "
+            "start it again and give the same command."
+        )
 
     def _count_threads(self) -> int:
         self._threads = sum(self._client.nthreads().values())
@@ -156,6 +162,8 @@ def _connect(scheduler: str) -> "Client":
         raise MissingDependencyError(
             f"--scheduler needs distributed, which cannot be imported ({error}): pip install -r requirements-extras.txt"
         ) from error
+    for name in ("distributed", "distributed.client"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # tracebacks of what is told here in a sentence
     where = {"scheduler_file": scheduler} if "://" not in scheduler else {"address": scheduler}
     try:
         with warnings.catch_warnings():
@@ -245,7 +253,9 @@ def _digest_of_code() -> str:
     return digest.hexdigest()
 
 
-def _perform(work: Callable[[Any], Any], task: Any, admitted: Mapping[Path, str]) -> Any:
+def _perform(work: Callable[[Any], Any], task: Any, admitted: Mapping[Path, str], code: str) -> Any:
+    if _digest_of_code() != code:  # a worker that came after the others were checked
+        return None, WorkerError(f"a Dask worker on {platform.node()} has other source code of bert_pytorch.")
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one core a thread
     return perform(work, task, admitted)
 

@@ -82,7 +82,8 @@ def portable(error: Exception) -> Exception:
     trace = "".join(traceback.format_exception(error))
     try:
         copy = pickle.loads(pickle.dumps(error))  # noqa: S301 our own bytes
-        sendable = type(copy) is type(error) and str(copy) == str(error)
+        # An OSError whose `filename2` was set to None says so in its text; its copy does not.
+        sendable = type(copy) is type(error) and (isinstance(error, OSError) or str(copy) == str(error))
     except Exception:  # whatever an odd class may raise
         sendable = False
     sent = error if sendable else WorkerError(f"{type(error).__name__}: {error}")

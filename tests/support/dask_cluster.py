@@ -16,10 +16,11 @@ from tests.support.data import REPOSITORY
 class DaskCluster:
     """A scheduler and its workers, of one thread each and without a nanny: a killed one stays dead."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **env: str) -> None:
         self.scheduler_file = folder / "scheduler.json"
-        self._folder, self._processes = folder, []
-        self._start("scheduler", "--port", "0", "--host", "127.0.0.1", "--no-dashboard", "--no-show")
+        self._folder = folder
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._start("scheduler", "--port", "0", "--host", "127.0.0.1", "--no-dashboard", "--no-show", **env)
         self.workers: list[subprocess.Popen[bytes]] = []
 
     def add_worker(self, pythonpath: Path = REPOSITORY, **env: str) -> "subprocess.Popen[bytes]":
@@ -34,6 +35,9 @@ class DaskCluster:
         self._processes.append(process)
         return process
 
+    def kill_scheduler(self) -> None:
+        self._processes[0].kill()
+
     def end(self) -> None:
         for process in self._processes:
             process.kill()
@@ -41,11 +45,17 @@ class DaskCluster:
 
 
 @contextlib.contextmanager
-def dask_cluster(folder: Path, workers: int) -> Iterator[DaskCluster]:
-    """Start a cluster and wait until its workers are there; skip the test without `distributed`."""
+def dask_cluster(folder: Path, workers: int, **env: str) -> Iterator[DaskCluster]:
+    """Start a cluster and wait until its workers are there; skip the test without `distributed`.
+
+    Args:
+        folder: for its files.
+        workers: how many to start with.
+        env: the scheduler's environment, for Dask's settings.
+    """
     distributed = pytest.importorskip("distributed", reason="needs distributed (requirements-extras.txt)")
     folder.mkdir(parents=True, exist_ok=True)
-    cluster = DaskCluster(folder)
+    cluster = DaskCluster(folder, **env)
     try:
         for _ in range(workers):
             cluster.add_worker()

@@ -1,6 +1,7 @@
 """Dask: the same bytes as on one machine, whatever happens to its workers; what cannot work is told before any work."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,11 +13,12 @@ from typing import NamedTuple
 
 import pytest
 
+from bert_pytorch.corpus import dask_pool, pool
 from bert_pytorch.corpus.dask_pool import absolute
 from bert_pytorch.corpus.pool import PoolConfig, run_tasks
 from bert_pytorch.corpus.progress import Progress
 from bert_pytorch.errors import InputError, WorkerError
-from bert_pytorch.files import atomic_write_text, exclusive_lock
+from bert_pytorch.files import admit_workers, atomic_write_text, exclusive_lock
 from tests.support.dask_cluster import DaskCluster, dask_cluster, wait_until
 from tests.support.data import REPOSITORY
 from tests.unit.corpus.conftest import Tool, contents
@@ -51,10 +53,10 @@ def refuse_odd(piece: Piece) -> int:
     return piece.number
 
 
-def run(work: object, folder: Path, cluster: DaskCluster, count: int = 6) -> list[int]:
+def run(work: object, folder: Path, cluster: DaskCluster, count: int = 6, retries: int = 2) -> list[int]:
     pieces = [Piece(number, folder) for number in range(count)]
-    pool = PoolConfig(scheduler=str(cluster.scheduler_file))
-    return run_tasks(work, pieces, pool, Piece.describe, Progress("test", count), lambda piece: 1)  # type: ignore[arg-type]
+    config = PoolConfig(scheduler=str(cluster.scheduler_file), retries=retries)
+    return run_tasks(work, pieces, config, Piece.describe, Progress("test", count), lambda piece: 1)  # type: ignore[arg-type]
 
 
 def test_formatting_on_a_cluster_makes_the_same_bytes(tool: Tool, raw_text: Path, tmp_path: Path) -> None:
@@ -86,38 +88,77 @@ def test_a_lost_worker_is_replaced_and_failures_are_named(tmp_path: Path, monkey
             run(refuse_odd, out, cluster)
 
 
-def test_workers_that_run_other_code_or_see_other_files_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "other" / "bert_pytorch").mkdir(parents=True)
+def kill_at_two(piece: Piece) -> int:
+    if piece.number == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return piece.number
+
+
+def test_a_task_that_kills_its_workers_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "_FIRST_PAUSE_SECONDS", 0.01)
+    none_allowed = {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0"}
+    with (
+        dask_cluster(tmp_path / "cluster", workers=3, **none_allowed) as cluster,
+        pytest.raises(WorkerError, match=r"^piece 2: every Dask worker that had it in work was lost.*--memory-limit"),
+    ):
+        run(kill_at_two, tmp_path, cluster, retries=1)
+
+
+def test_a_lost_scheduler_is_told(tool: Tool, tmp_path: Path) -> None:
+    with dask_cluster(tmp_path / "cluster", workers=1) as cluster:
+        started = time.monotonic()
+        threading.Timer(0.5, cluster.kill_scheduler).start()
+        with pytest.raises(WorkerError, match=r"^the Dask scheduler at \S+ is gone, .*give the same command\.$"):
+            run(write_slowly, tmp_path, cluster, count=100)
+        assert time.monotonic() - started < 10
+
+
+def test_workers_that_run_other_code_or_none_are_refused(tmp_path: Path) -> None:
+    package = tmp_path / "other" / "bert_pytorch"
+    shutil.copytree(REPOSITORY / "bert_pytorch", package, ignore=shutil.ignore_patterns("__pycache__"))
+    (package / "corpus" / "sentences.py").open("a").write("# a local change\n")
     with dask_cluster(tmp_path / "cluster", workers=0) as cluster, exclusive_lock(tmp_path / "out", "builds"):
         with pytest.raises(WorkerError, match=r"has no worker\. Start some: dask worker .* --nthreads 1"):
             run(refuse_odd, tmp_path, cluster)
-
-        without = cluster.add_worker(pythonpath=tmp_path / "empty")
-        wait_until(lambda: "Registered to" in log_of(cluster, 1))
-        with pytest.raises(WorkerError, match=r"same\s+environment:\n  - tcp://\S+ cannot import it \(.*bert_pytorch"):
+        cluster.add_worker(pythonpath=tmp_path / "cluster")
+        cluster.add_worker(pythonpath=tmp_path / "other")
+        for number in (1, 2):
+            log = cluster.scheduler_file.parent / f"worker_{number}.log"
+            wait_until(lambda log=log: "Registered to" in log.read_text())
+        with pytest.raises(WorkerError, match=r"Dask workers must run this bert_pytorch") as raised:
             run(refuse_odd, tmp_path, cluster)
-        without.kill()
-        without.wait()
+    lines = str(raised.value).splitlines()[1:]
+    assert len(lines) == 2
+    assert sum("No module named" in line for line in lines) == 1
+    assert sum(line.endswith("has other source code of it") for line in lines) == 1
 
 
-def log_of(cluster: DaskCluster, number: int) -> str:
-    return (cluster.scheduler_file.parent / f"worker_{number}.log").read_text()
+def test_a_worker_says_what_it_does_not_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dask_pool, "_SECONDS_TO_SEE_A_FILE", 0.0)
+    (tmp_path / "a").write_text("text")
+    with exclusive_lock(tmp_path / "out", "builds"):
+        admitted = admit_workers()
+        seen = dask_pool.facts(admitted, {tmp_path / "a": 4})
+        unlike = dask_pool.facts({tmp_path / "out": "somebody", tmp_path / "no": "x"}, {tmp_path / "a": 5})
+    assert seen.unseen == []
+    assert unlike.unseen == [str(tmp_path / name) for name in ("out", "no", "a")]
+    assert dask_pool.facts(admitted, {}).unseen == [str(tmp_path / "out")], "the lock is held no more"
 
 
-def test_a_scheduler_that_is_not_there(tool: Tool, raw_text: Path, tmp_path: Path) -> None:
+def test_a_scheduler_that_is_not_there(
+    tool: Tool, raw_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dask_pool, "_SECONDS_TO_CONNECT", 1.0)
     pytest.importorskip("distributed", reason="needs distributed (requirements-extras.txt)")
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         port = bound.getsockname()[1]
     words = ["format", "--input", raw_text, "--output", tmp_path / "out", "--splitter_sample_bytes", 100_000]
-    started = time.monotonic()
     said = tool(*words, "--scheduler", f"tcp://127.0.0.1:{port}")
     assert said.code == 1
     assert f"cannot reach a Dask scheduler at tcp://127.0.0.1:{port}" in said.err
     assert "dask scheduler" in said.err
     assert "Traceback" not in said.err
-    assert time.monotonic() - started < 25
 
 
 ABANDONED = """

@@ -13,9 +13,11 @@ from typing import Any, NamedTuple
 import pytest
 
 from bert_pytorch.corpus import pool as pool_module
+from bert_pytorch.corpus.builds import Build
 from bert_pytorch.corpus.pool import PoolConfig, run_tasks
 from bert_pytorch.corpus.progress import Progress
 from bert_pytorch.errors import ConfigError, InputError, MissingDependencyError, WorkerError
+from bert_pytorch.files import atomic_path, exclusive_lock
 from tests.support.dask_cluster import wait_until
 from tests.support.data import REPOSITORY
 
@@ -91,7 +93,9 @@ def die_in_company(piece: Piece) -> int:
 def fill_the_disk(piece: Piece) -> int:
     piece.begin()
     if piece.number == 1:
-        raise OSError(errno.ENOSPC, "No space left on device", f"/out/{piece.number}")
+        error = OSError(errno.ENOSPC, "No space left on device", f"/out/{piece.number}")
+        error.filename2 = None  # as `atomic_path` does
+        raise error
     time.sleep(0.1)
     return 0
 
@@ -167,6 +171,29 @@ def test_what_lacked_memory_in_company_is_done_alone(tmp_path: Path) -> None:
     results, pieces = run(die_in_company, tmp_path, processes=3)
     assert results == [number**2 for number in range(8)]
     assert [piece.attempts for piece in pieces] == [1, 1, 2, 2, 1, 1, 1, 1]
+
+
+def die_while_writing(piece: Piece) -> int:
+    with atomic_path(piece.folder / f"file_{piece.number}") as temporary:
+        temporary.write_text("whole")
+        if piece.begin() == 1 and piece.number == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return piece.number
+
+
+def test_what_a_killed_worker_was_writing_does_not_stay_in_a_finished_build(tmp_path: Path) -> None:
+    build = Build(tmp_path, "record.json", "print", {}, ())
+    with exclusive_lock(tmp_path, "builds"), build.in_work():
+        assert run(die_while_writing, tmp_path, count=3)[0] == [0, 1, 2]
+        assert len(list(tmp_path.glob(".partial*"))) == 1
+        build.finish({})
+    assert sorted(path.name for path in tmp_path.glob("[.fr]*")) == [
+        ".lock",
+        "file_0",
+        "file_1",
+        "file_2",
+        "record.json",
+    ]
 
 
 @pytest.mark.parametrize("processes", [1, 2])
