@@ -14,32 +14,38 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class Progress:
-    """Counts bytes of finished work towards a total."""
+    """Counts bytes of finished work towards a total; what an earlier start has done belongs to neither."""
 
     def __init__(self, what: str, total_bytes: int) -> None:
-        self._what, self._total, self._done = what, max(total_bytes, 1), 0
+        self._what, self._total, self._done = what, total_bytes, 0
         self._start = self._last = time.monotonic()
         self._bar = None
         if sys.stderr.isatty():
-            self._bar = tqdm(total=total_bytes, desc=what, unit="B", unit_scale=True, unit_divisor=1024)
+            self._bar = tqdm(total=total_bytes, desc=what, unit="B", unit_scale=True)
 
     def advance(self, count: int) -> None:
         """Add `count` finished bytes."""
         self._done += count
         if self._bar is not None:
             self._bar.update(count)
+        else:
+            self.tick()
+
+    def tick(self) -> None:
+        """Show that time goes by, where it is time for it: a single file may take minutes."""
+        if self._bar is not None:
+            self._bar.refresh()
         elif time.monotonic() - self._last >= SECONDS_BETWEEN_LINES:
             self._last = time.monotonic()
-            elapsed = self._last - self._start
-            left = elapsed * (self._total - self._done) / max(self._done, 1)
-            logger.info(
-                "%s: %.0f %% of %.1f MB, %.2f MB/s, about %.0f s left",
-                self._what,
-                100 * self._done / self._total,
-                self._total / 1e6,
-                self._done / elapsed / 1e6,
-                max(left, 0),
-            )
+            logger.info("%s", self._line(self._last - self._start))
+
+    def _line(self, elapsed: float) -> str:
+        total = f"{self._total / 1e6:.1f} MB"
+        if not self._done:
+            return f"{self._what}: nothing of {total} finished yet after {tqdm.format_interval(elapsed)}"
+        share = min(self._done / max(self._total, 1), 1.0)
+        left = tqdm.format_interval(elapsed * (1 - share) / share)
+        return f"{self._what}: {share:.0%} of {total}, {self._done / elapsed / 1e6:.2f} MB/s, {left} left"
 
     def __enter__(self) -> Self:
         return self
@@ -49,3 +55,8 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.close()
+        elif kind is None and self._done:
+            elapsed = time.monotonic() - self._start
+            rate = self._done / max(elapsed, 1e-9) / 1e6
+            took = tqdm.format_interval(elapsed)
+            logger.info("%s: %.1f MB in %s, %.2f MB/s", self._what, self._done / 1e6, took, rate)
