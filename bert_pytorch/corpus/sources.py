@@ -115,7 +115,8 @@ def plan_units(sources: Sequence[Source], documents: Documents, text_field: str)
         text_field: the field of JSON lines that holds the text.
     """
     whole = [source.path for source in sources if source.kind == "text" and _is_one_document(source, documents)]
-    split = [source.path for source in sources if source.kind == "text" and source.path not in set(whole)]
+    taken = set(whole)
+    split = [source.path for source in sources if source.kind == "text" and source.path not in taken]
     if whole:
         logger.info("%d text file(s): one document a file (--documents file)", len(whole))
     if split:
