@@ -2,20 +2,21 @@
 
 Text files        one document a file, or documents separated by blank lines
 JSON lines        one document a line, plain (divided at lines) or `.gz` (one unit, read as a stream)
-Wikipedia dumps   turned into JSON lines by `corpus.wikipedia` first
+Wikipedia dumps   divided at bzip2 blocks, read through wikiextractor by `corpus.wikipedia`
 """
 
 import gzip
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from bert_pytorch.corpus.plan import Block, DocumentTable, decode_text, divide, find_documents, read_raw_documents
+from bert_pytorch.corpus.wikipedia import part_ends, read_articles
 from bert_pytorch.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -48,9 +49,10 @@ class Unit(NamedTuple):
     """A unit of work: some documents of one kind that become one file of formatted text."""
 
     name: str
-    kind: Literal["text", "jsonl", "jsonl.gz"]
+    kind: Kind
     documents: DocumentTable
-    """Of documents (text), of stretches of whole lines (jsonl), or of one whole file (jsonl.gz)."""
+    """Of documents (text), of stretches of whole lines (jsonl), of one whole file (jsonl.gz), or of one part of a dump
+    (wikipedia)."""
     text_field: str
 
     @property
@@ -113,7 +115,8 @@ def plan_units(sources: Sequence[Source], documents: Documents, text_field: str)
         text_field: the field of JSON lines that holds the text.
     """
     whole = [source.path for source in sources if source.kind == "text" and _is_one_document(source, documents)]
-    split = [source.path for source in sources if source.kind == "text" and source.path not in set(whole)]
+    taken = set(whole)
+    split = [source.path for source in sources if source.kind == "text" and source.path not in taken]
     if whole:
         logger.info("%d text file(s): one document a file (--documents file)", len(whole))
     if split:
@@ -129,7 +132,19 @@ def plan_units(sources: Sequence[Source], documents: Documents, text_field: str)
         units += [_unit(len(units) + index, kind, block, text_field) for index, block in enumerate(divide(table, ""))]
     for path in packed:
         units.append(_unit(len(units), "jsonl.gz", Block("", 0, _whole_files([path])), text_field))
+    for path in (source.path for source in sources if source.kind == "wikipedia"):
+        parts = _parts_of_dump(path)
+        units += [
+            _unit(len(units) + index, "wikipedia", Block("", 0, parts.take(np.array([index]))), text_field)
+            for index in range(parts.num_documents)
+        ]
     return units
+
+
+def _parts_of_dump(path: Path) -> DocumentTable:
+    ends = part_ends(path)
+    starts = np.array([0, *ends[:-1]], np.int64)
+    return DocumentTable((path,), np.zeros(len(ends), np.int32), starts, np.array(ends, np.int64), "")
 
 
 def _unit(number: int, kind: str, block: Block, text_field: str) -> Unit:
@@ -166,7 +181,7 @@ def _stretches(paths: Sequence[Path]) -> DocumentTable:
     )
 
 
-def read_unit(unit: Unit) -> Iterator[str]:
+def read_unit(unit: Unit) -> Generator[str, None, None]:
     """Yield the documents of a unit.
 
     Raises:
@@ -174,6 +189,9 @@ def read_unit(unit: Unit) -> Iterator[str]:
     """
     if unit.kind == "jsonl.gz":
         yield from _read_packed(unit.documents.files[int(unit.documents.file_indices[0])], unit.text_field)
+        return
+    if unit.kind == "wikipedia":
+        yield from read_articles(unit.documents.files[0], int(unit.documents.starts[0]), int(unit.documents.ends[0]))
         return
     for path, start, text in read_raw_documents(unit.documents):
         if unit.kind == "text":
