@@ -4,18 +4,20 @@ Corpora are encoded with `encode_flat`: many texts into one array and offsets, n
 `[MASK]` standing in a text is six characters of prose; only `encode_with_masks` reads it as the token.
 """
 
-import itertools
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
+from bert_pytorch.errors import MissingDependencyError
 from bert_pytorch.files import atomic_write_json, atomic_write_text
 from bert_pytorch.records import Vocabulary
+from bert_pytorch.tokenization.fast import FastEncoder
+from bert_pytorch.tokenization.flat import FlatTokens, encode_flat_reference
 from bert_pytorch.vocabulary import (
     CONTINUATION,
     MERGES_TEXT,
@@ -28,24 +30,18 @@ from bert_pytorch.vocabulary import (
     vocabulary_text,
 )
 
-BATCH_CHARACTERS = 1 << 18
-"""Texts are handed over in pieces of about this size: the library keeps ≈ 100 bytes a token until a piece is done."""
-
-
-class FlatTokens(NamedTuple):
-    """Tokens of n texts in one array."""
-
-    ids: np.ndarray
-    """int32 (T,)."""
-    offsets: np.ndarray
-    """int64 (n + 1,), text i is `ids[offsets[i] : offsets[i + 1]]`."""
-
 
 class Tokenizer:
-    """Turns text into ids of one vocabulary."""
+    """Turns text into ids of one vocabulary.
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
+    Args:
+        vocabulary: its tokens and casing.
+        fast: whether `encode_flat` goes through tokie, to the same ids: None where it can, False never, True always.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, fast: bool | None = None) -> None:
         self.vocabulary = vocabulary
+        self._fast = fast
         self._backend = _backend(vocabulary)
 
     @property
@@ -59,7 +55,18 @@ class Tokenizer:
         Args:
             texts: any number of texts, each encoded by itself.
         """
+        if self._fast_encoder is not None:
+            return self._fast_encoder.encode_flat(texts)
         return encode_flat_reference(self._backend, texts)
+
+    @cached_property
+    def _fast_encoder(self) -> FastEncoder | None:
+        if self._fast is False:
+            return None
+        encoder = FastEncoder.from_tokenizer_json(self._backend.to_str(), self.vocabulary.kind, self._backend)
+        if self._fast and encoder is None:
+            raise MissingDependencyError("tokie was asked for and cannot be used; the log says why.")
+        return encoder
 
     def encode_with_masks(self, text: str) -> list[int]:
         """Encode one text as `[CLS] … [SEP]`, in which special tokens such as `[MASK]` keep their meaning."""
@@ -97,24 +104,6 @@ class Tokenizer:
             atomic_write_text(folder / MERGES_TEXT, merges_text(vocabulary))
         atomic_write_text(folder / TOKENIZER_JSON, self._backend.to_str(pretty=True) + "\n")
         atomic_write_json(folder / "tokenizer_config.json", _transformers_config(vocabulary))
-
-
-def encode_flat_reference(backend: tokenizers.Tokenizer, texts: Sequence[str]) -> FlatTokens:
-    """Encode texts with the library, without special tokens: what every faster way must equal.
-
-    Args:
-        backend: its `encode_special_tokens` is set.
-        texts: any number of texts, each encoded by itself.
-    """
-    backend.encode_special_tokens = True
-    arrays, counts = [], [0]
-    for batch in _batches(texts):
-        encodings = backend.encode_batch_fast(batch, add_special_tokens=False)
-        lists = [encoding.ids for encoding in encodings]
-        counts += map(len, lists)
-        arrays.append(np.fromiter(itertools.chain.from_iterable(lists), np.int32))
-    ids = np.concatenate(arrays) if arrays else np.empty(0, np.int32)
-    return FlatTokens(ids, np.cumsum(counts, dtype=np.int64))
 
 
 def tokenizer_from_vocabulary(vocabulary: Vocabulary) -> Tokenizer:
@@ -193,12 +182,3 @@ def _transformers_config(vocabulary: Vocabulary) -> dict[str, Any]:
         "add_prefix_space": vocabulary.add_prefix_space,
         "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
     }
-
-
-def _batches(texts: Sequence[str]) -> list[Sequence[str]]:
-    sizes = np.cumsum([len(text) for text in texts], dtype=np.int64)
-    cuts = np.unique(
-        np.searchsorted(sizes, np.arange(BATCH_CHARACTERS, sizes[-1] if len(texts) else 0, BATCH_CHARACTERS))
-    )
-    edges = [0, *(cuts[cuts > 0]).tolist(), len(texts)]
-    return [texts[start:stop] for start, stop in itertools.pairwise(edges) if stop > start]

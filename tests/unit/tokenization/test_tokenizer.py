@@ -9,7 +9,8 @@ import pytest
 
 from bert_pytorch.errors import InputError
 from bert_pytorch.records import SPECIAL_TOKENS, Vocabulary
-from bert_pytorch.tokenization.tokenizer import BATCH_CHARACTERS, load_tokenizer, tokenizer_from_vocabulary
+from bert_pytorch.tokenization.flat import BATCH_CHARACTERS
+from bert_pytorch.tokenization.tokenizer import load_tokenizer, tokenizer_from_vocabulary
 from bert_pytorch.vocabulary import read_vocabulary, vocabulary_sha256
 from tests.support.data import real_texts, shared_data
 
