@@ -162,7 +162,7 @@ def _connect(scheduler: str) -> "Client":
         raise MissingDependencyError(
             f"--scheduler needs distributed, which cannot be imported ({error}): pip install -r requirements-extras.txt"
         ) from error
-    for name in ("distributed", "distributed.client"):
+    for name in ("distributed", "distributed.client", "tornado.application"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # tracebacks of what is told here in a sentence
     where = {"scheduler_file": scheduler} if "://" not in scheduler else {"address": scheduler}
     try:
