@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 import pytest
 
-from bert_pytorch.corpus import dask_pool, pool
+from bert_pytorch.corpus import dask_checks, dask_pool, pool
 from bert_pytorch.corpus.dask_pool import absolute
 from bert_pytorch.corpus.pool import PoolConfig, run_tasks
 from bert_pytorch.corpus.progress import Progress
-from bert_pytorch.errors import InputError, WorkerError
+from bert_pytorch.errors import InputError, MissingDependencyError, WorkerError
 from bert_pytorch.files import admit_workers, atomic_write_text, exclusive_lock
 from tests.support.dask_cluster import DaskCluster, dask_cluster, wait_until
 from tests.support.data import REPOSITORY
@@ -134,15 +134,15 @@ def test_workers_that_run_other_code_or_none_are_refused(tmp_path: Path) -> None
 
 
 def test_a_worker_says_what_it_does_not_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dask_pool, "_SECONDS_TO_SEE_A_FILE", 0.0)
+    monkeypatch.setattr(dask_checks, "_SECONDS_TO_SEE_A_FILE", 0.0)
     (tmp_path / "a").write_text("text")
     with exclusive_lock(tmp_path / "out", "builds"):
         admitted = admit_workers()
-        seen = dask_pool.facts(admitted, {tmp_path / "a": 4})
-        unlike = dask_pool.facts({tmp_path / "out": "somebody", tmp_path / "no": "x"}, {tmp_path / "a": 5})
+        seen = dask_checks.facts(admitted, {tmp_path / "a": 4})
+        unlike = dask_checks.facts({tmp_path / "out": "somebody", tmp_path / "no": "x"}, {tmp_path / "a": 5})
     assert seen.unseen == []
     assert unlike.unseen == [str(tmp_path / name) for name in ("out", "no", "a")]
-    assert dask_pool.facts(admitted, {}).unseen == [str(tmp_path / "out")], "the lock is held no more"
+    assert dask_checks.facts(admitted, {}).unseen == [str(tmp_path / "out")], "the lock is held no more"
 
 
 def test_a_scheduler_that_is_not_there(
@@ -159,6 +159,13 @@ def test_a_scheduler_that_is_not_there(
     assert f"cannot reach a Dask scheduler at tcp://127.0.0.1:{port}" in said.err
     assert "dask scheduler" in said.err
     assert "Traceback" not in said.err
+
+
+def test_a_machine_without_distributed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    config = PoolConfig(scheduler="tcp://127.0.0.1:1")
+    with pytest.raises(MissingDependencyError, match=r"pip install -r requirements-extras\.txt"):
+        run_tasks(refuse_odd, [Piece(0, tmp_path)], config, str, Progress("x", 1), lambda piece: 1)
 
 
 ABANDONED = """
