@@ -4,8 +4,8 @@
 
 The dump repeats the pages of the shared sample under other titles and numbers, 100 pages a bzip2 stream as Wikimedia
 has them.  In each round, in turn: wikiextractor with a process for each core; the articles as we read them, in parts;
-and the whole of `corpus format`, which also splits sentences.  Rates are MB of XML a second: of processor time (children
-included) and of the clock.  wikiextractor with templates, its default, runs once.  Articles are compared first.
+and the whole of `corpus format`, which also splits sentences.  Rates are MB of XML a second: of processor time
+(children included) and of the clock.  wikiextractor with templates, its default, runs once.  Articles are compared first.
 """
 
 import argparse

@@ -16,11 +16,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bert_pytorch.corpus.bzip2 import read_range
+from bert_pytorch.corpus.inputs.stretches import ReadOptions, Source, Stretch
 from bert_pytorch.errors import BertPytorchError, InputError, MissingDependencyError
 
 _SMALLEST_PART, _LARGEST_PART = 2 << 20, 16 << 20
 """Compressed bytes of a part: 1/16 of the dump within these limits.  A part costs 0.2 s of processor time to begin, its
 work is some 0.8 s a MiB."""
+_UNPACKED = 4
+"""XML takes about so many times the bytes that it is packed in."""
 _STEP = 1 << 20
 _LARGEST_HEADER, _LARGEST_PAGE = 1 << 20, 64 << 20
 _PAGE, _PAGE_END, _DUMP_END = b"<page>", b"</page>", b"</mediawiki>"
@@ -64,6 +67,20 @@ def check_dump(path: Path) -> None:
             f"{path}: it does not end with {_DUMP_END.decode()}: cut off? Copy or download it again "
             "(dumps.wikimedia.org lists the size and SHA-1 of every file)."
         )
+
+
+def divide_dump(source: Source, options: ReadOptions, stretch_bytes: int) -> list[Stretch]:
+    """Divide a dump into its parts, whatever the size wanted; raises as `check_dump` does."""
+    check_dump(source.path)
+    ends = part_ends(source.path)
+    return [
+        Stretch(source, start, end, (end - start) * _UNPACKED) for start, end in zip([0, *ends], ends, strict=False)
+    ]
+
+
+def read_dump(stretch: Stretch, options: ReadOptions) -> Iterator[str]:
+    """Yield the articles of a part of a dump; raises as `read_articles` does."""
+    return read_articles(stretch.path, stretch.start, stretch.end)
 
 
 def part_ends(path: Path) -> list[int]:
