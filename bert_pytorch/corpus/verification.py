@@ -177,7 +177,9 @@ def _row_problems(rows: SequenceRows, vocabulary: Vocabulary | None) -> Iterator
         borders = (ids[which, lengths - 1] != sep_id) | (ids[which, rows.segment_b_starts - 1] != sep_id)
         yield f"its segments do not end with {special.sep}", borders
         inner = (columns > 0) & (columns < lengths[:, None] - 1) & (columns != rows.segment_b_starts[:, None] - 1)
-        stray = [cls_id, sep_id, pad_id]
+        stray = [cls_id, pad_id]
+        if rows.next_sentence_labels is not None:
+            stray.append(sep_id)  # in a single segment, one stands between documents (FULL-SENTENCES)
         if rows.static_masks is None:
             stray.append(vocabulary.mask_id)
         yield "a special token stands inside a segment", (inner & np.isin(ids, stray)).any(axis=1)

@@ -12,7 +12,7 @@ from bert_pytorch.shards.shard_set import open_shards
 from bert_pytorch.shards.statistics import unigram_entropy
 from bert_pytorch.shards.writing import write_shard
 from bert_pytorch.tokenization.tokenizer import Tokenizer, load_tokenizer
-from bert_pytorch.vocabulary import vocabulary_sha256
+from bert_pytorch.vocabulary import continues_word, vocabulary_sha256
 from tests.support.vocabularies import small_byte_bpe
 from tests.unit.corpus.conftest import Tool, contents
 
@@ -44,6 +44,35 @@ def test_a_document_longer_than_the_sample_is_cut_between_characters(num_bytes: 
     ((line,),) = read_documents(sample_documents(find_documents([tmp_path / "one.txt"]), num_bytes, seed=0))
     assert text.startswith(line)
     assert num_bytes - 3 <= len(line.encode()) <= num_bytes
+
+
+@pytest.mark.parametrize("masking", ["dynamic", "static"])
+def test_a_set_of_byte_bpe_is_padded_masked_whole_and_sound(
+    masking: str, tool: Tool, formatted_text: Path, tmp_path: Path
+) -> None:
+    vocab, out = tmp_path / "v", tmp_path / "e"
+    assert (
+        tool("vocab", "--input", formatted_text, "--output", vocab, "--kind", "byte_bpe", "--vocab_size", 700).code == 0
+    )
+    options = ("--masking", masking, "--whole_word_masking", "--max_seq_len", 64, "--processes", 1)
+    assert tool("encode", "--input", formatted_text, "--output", out, "--vocab_file", vocab, *options).code == 0
+    said = tool("verify", "--input", out)
+    assert said.code == 0, said.err
+    shards = open_shards(next(out.iterdir()))
+    assert shards.vocabulary == load_tokenizer(vocab).vocabulary
+    rows = shards.rows(np.arange(shards.num_sequences))
+    columns = np.arange(64)
+    assert (rows.input_ids[columns >= rows.lengths[:, None]] == 1).all()
+    if rows.static_masks is None:
+        return
+    row, slot = np.nonzero(np.arange(rows.static_masks.positions.shape[1]) < rows.static_masks.counts[:, None])
+    chosen, ids = np.zeros(rows.input_ids.shape, bool), rows.input_ids.copy()
+    where = row, rows.static_masks.positions[row, slot]
+    chosen[where], ids[where] = True, rows.static_masks.token_ids[row, slot]
+    joins = continues_word(shards.vocabulary)[ids]
+    joins[:, 1:] &= ~np.isin(ids[:, :-1], shards.vocabulary.structural_ids)
+    whole = np.diff(chosen, axis=1)[joins[:, 1:]] == 0
+    assert whole.all()
 
 
 def byte_bpe_rows(vocabulary: Vocabulary, padding: int) -> SequenceRows:
