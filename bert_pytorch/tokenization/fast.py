@@ -101,7 +101,7 @@ class FastEncoder:
         unproven = lengths * np.where(is_ascii, 1, 4) > self._model.longest_text
         for indices in (np.flatnonzero(is_ascii), np.flatnonzero(~is_ascii)):
             if len(indices):
-                chosen = texts if len(indices) == len(texts) else [texts[index] for index in indices]
+                chosen = texts if len(indices) == len(texts) else [texts[index] for index in indices.tolist()]
                 positions = self._unproven_positions("".join(chosen))
                 rows = np.searchsorted(np.cumsum(lengths[indices]), positions, side="right")
                 unproven[indices[rows]] = True
@@ -136,9 +136,10 @@ def _load_tokie(content: dict[str, Any]) -> EncodeBatch:
         path = Path(folder) / "tokenizer.json"  # it reads files only
         path.write_text(json.dumps(content), encoding="ascii")
         try:
-            encode: EncodeBatch = tokie.Tokenizer.from_json(str(path)).encode_batch_flat
+            loaded: Any = tokie.Tokenizer.from_json(str(path))  # its stubs lack encode_batch_flat
         except tokie.TokieError as error:
             raise UnusableError(f"tokie does not read this vocabulary: {error}") from error
+        encode: EncodeBatch = loaded.encode_batch_flat
         encode(["a"], add_special_tokens=False)
     return encode
 
