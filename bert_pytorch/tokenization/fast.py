@@ -136,9 +136,10 @@ def _load_tokie(content: dict[str, Any]) -> EncodeBatch:
         path = Path(folder) / "tokenizer.json"  # it reads files only
         path.write_text(json.dumps(content), encoding="ascii")
         try:
-            encode: EncodeBatch = tokie.Tokenizer.from_json(str(path)).encode_batch_flat  # type: ignore[attr-defined, unused-ignore]
+            loaded: Any = tokie.Tokenizer.from_json(str(path))  # its stubs lack encode_batch_flat
         except tokie.TokieError as error:
             raise UnusableError(f"tokie does not read this vocabulary: {error}") from error
+        encode: EncodeBatch = loaded.encode_batch_flat
         encode(["a"], add_special_tokens=False)
     return encode
 

@@ -15,7 +15,7 @@ from tokenizers import pre_tokenizers
 from bert_pytorch.records import UNKNOWN_TOKEN
 
 _WORDPIECE_BYTES = (1 << 16) - 1
-_BPE_BYTES = 9_999
+_BPE_BYTES = 9_998  # a space may be put before them
 _CONTRACTIONS = {"'s", "'t", "'m", "'d", "'re", "'ve", "'ll"}
 
 
@@ -91,7 +91,7 @@ def bpe_model(content: dict[str, Any]) -> TokieModel:
     ):
         raise UnusableError("this BPE tokenizer is not RoBERTa's")
     vocabulary: dict[str, int] = model["vocab"]
-    merges = [tuple(merge.split(" ") if isinstance(merge, str) else merge) for merge in model["merges"]]
+    merges = [_pair(merge) for merge in model["merges"]]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokens = [*alphabet, *(left + right for left, right in merges)]
     if len(set(tokens)) < len(tokens) or not vocabulary.keys() >= set(tokens):
@@ -110,7 +110,12 @@ def bpe_model(content: dict[str, Any]) -> TokieModel:
     return TokieModel(reduced, "bpe", _BPE_BYTES, ids, bool(before.get("add_prefix_space")), apostrophes_are_odd=True)
 
 
-def _check_reachable(tokens: list[str], merges: list[Any]) -> None:
+def _pair(merge: str | list[str]) -> tuple[str, str]:
+    left, right = merge.split(" ") if isinstance(merge, str) else merge
+    return left, right
+
+
+def _check_reachable(tokens: list[str], merges: list[tuple[str, str]]) -> None:
     model = tokenizers.models.BPE({token: index for index, token in enumerate(tokens)}, merges)
     for index, token in enumerate(tokens):
         pieces = model.tokenize(token)
