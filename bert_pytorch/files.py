@@ -44,12 +44,17 @@ def atomic_path(path: Path) -> Iterator[Path]:
         try:
             yield temporary
             temporary.chmod(0o666 & ~_umask())  # mkstemp makes 0600, which hides the file from the folder's group
-            _sync(temporary)
-            temporary.replace(path)
-            _sync(path.parent)
+            move_into_place(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+def move_into_place(temporary: Path, path: Path) -> None:
+    """Give a finished file or folder its name, once its bytes are on disk; both names are on one file system."""
+    _sync(temporary)
+    temporary.replace(path)
+    _sync(path.parent)
 
 
 @contextlib.contextmanager

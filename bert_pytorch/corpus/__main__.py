@@ -21,10 +21,12 @@ from bert_pytorch.errors import EXIT_DONE, EXIT_STOPPED, EXIT_USAGE, ConfigError
 
 PROGRAM = "python -m bert_pytorch.corpus"
 
-_USAGE = f"""usage: {PROGRAM} {{format,vocab,encode,verify}} …
+_USAGE = f"""usage: {PROGRAM} {{sources,download,format,vocab,encode,verify}} …
 
 Build a corpus, one stage at a time (scripts/create_datasets.sh runs them all):
 
+  sources  list what can be downloaded, and what is read as it is
+  download fetch text, tasks, vocabularies or weights
   format   text, JSON lines or a Wikipedia dump to one sentence a line
   vocab    formatted text to a vocabulary: WordPiece or byte-level BPE
   encode   formatted text and a vocabulary to shards
@@ -32,7 +34,7 @@ Build a corpus, one stage at a time (scripts/create_datasets.sh runs them all):
 
 {PROGRAM} STAGE --help lists a stage's options."""
 
-_LATER = ("download", "sample", "pack", "stats", "sources")
+_LATER = ("sample", "pack", "stats")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,6 +64,34 @@ def _run(words: list[str]) -> int:
         report("stopped. What is finished is kept: the same command goes on from there.")
         return EXIT_STOPPED
     return EXIT_DONE
+
+
+def _sources(words: list[str]) -> None:
+    from bert_pytorch.downloads.catalogue import sources_table
+
+    if words and words[0] not in ("-h", "--help"):
+        raise ConfigError(f"{PROGRAM} sources", [f"found {words[0]!r}, wanted no options."])
+    _say(sources_table(PROGRAM))
+
+
+def _download(words: list[str]) -> None:
+    from bert_pytorch.downloads.catalogue import SOURCES, sources_table
+    from bert_pytorch.downloads.download import download
+
+    program = f"{PROGRAM} download"
+    if not words or words[0] in ("-h", "--help"):
+        if not words:
+            raise ConfigError(program, [f"name a source first: {', '.join(SOURCES)}."])
+        return _say(sources_table(PROGRAM))
+    if words[0] not in SOURCES:
+        near = difflib.get_close_matches(words[0], SOURCES, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"wanted one of {', '.join(SOURCES)}."
+        raise ConfigError(program, [f"unknown source {words[0]!r}: {hint}"])
+    source = SOURCES[words[0]]
+    described = source.settings.__doc__ or ""
+    resolved = parse_settings(source.settings, words[1:], program=f"{program} {source.name}", description=described)
+    _say(f"downloaded: {download(source, resolved.settings)}")
+    return None
 
 
 def _format(words: list[str]) -> None:
@@ -110,6 +140,8 @@ def _say(text: str) -> None:
 
 
 _STAGES: dict[str, Callable[[list[str]], None]] = {
+    "sources": _sources,
+    "download": _download,
     "format": _format,
     "vocab": _vocab,
     "encode": _encode,

@@ -26,11 +26,12 @@ from bert_pytorch.corpus.format_units import (
 from bert_pytorch.corpus.inputs.encodings import AUTO, encoding_problem
 from bert_pytorch.corpus.inputs.stretches import Documents, Quoting, ReadOptions, Source
 from bert_pytorch.corpus.pool import PoolConfig, run_tasks
-from bert_pytorch.corpus.progress import Progress
 from bert_pytorch.corpus.sentences import PARAMETERS_FILE, Newlines, SplitterName, prepare_splitter
 from bert_pytorch.corpus.sources import Unit, find_sources, hash_files, plan_units
+from bert_pytorch.corpus.wikipedia import check_dump
 from bert_pytorch.errors import InputError
 from bert_pytorch.files import exclusive_lock, sha256_of
+from bert_pytorch.progress import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -123,6 +124,8 @@ def format_text(config: FormatConfig) -> Path:
     settings: dict[str, Any] = {name: getattr(config, name) for name in _DECISIVE}
     if config.splitter_parameters is not None:
         settings["splitter_parameters"] = sha256_of(config.splitter_parameters)
+    for dump in (source.path for source in sources if source.kind.format == "wikipedia"):
+        check_dump(dump)
     content = hash_files([source.path for source in sources], config)
     layout = [[*source.kind, source.alone] for source in sources]
     fingerprint = fingerprint_of(_VERSION, settings, content, layout)

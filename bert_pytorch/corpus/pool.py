@@ -15,7 +15,6 @@ from pydantic import Field
 from bert_pytorch.config.settings import Settings
 from bert_pytorch.corpus.dask_pool import DaskPool
 from bert_pytorch.corpus.local_pool import LocalPool
-from bert_pytorch.corpus.progress import Progress
 from bert_pytorch.corpus.tasks import Executor, InProcess, WorkerLostError
 from bert_pytorch.errors import (
     BertPytorchError,
@@ -25,6 +24,7 @@ from bert_pytorch.errors import (
     WorkerError,
     explain_os_error,
 )
+from bert_pytorch.progress import Progress
 
 logger = logging.getLogger(__name__)
 

@@ -19,9 +19,9 @@ from bert_pytorch.corpus.inputs.stretches import ReadOptions, Source, Stretch
 from bert_pytorch.corpus.inputs.tables import divide_table, read_table
 from bert_pytorch.corpus.inputs.text import divide_text, read_text_documents
 from bert_pytorch.corpus.pool import PoolConfig, run_tasks
-from bert_pytorch.corpus.progress import Progress
 from bert_pytorch.corpus.wikipedia import divide_dump, read_dump
 from bert_pytorch.errors import InputError
+from bert_pytorch.progress import Progress
 
 logger = logging.getLogger(__name__)
 

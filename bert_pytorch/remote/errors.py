@@ -13,6 +13,9 @@ class TransferError(InputError):
 class TransferInterrupted(TransferError):  # noqa: N818 what happened, not a defect
     """The connection broke, timed out or the server was busy: try again from where the copy ends."""
 
+    retry_after_seconds: float | None = None
+    """When the server asked to come back, where it said so."""
+
 
 class StartOver(TransferError):  # noqa: N818
     """What was fetched so far cannot be continued (the file changed there): discard it, begin at byte 0."""

@@ -16,9 +16,9 @@ import pytest
 from bert_pytorch.corpus import dask_checks, dask_pool, pool
 from bert_pytorch.corpus.dask_pool import absolute
 from bert_pytorch.corpus.pool import PoolConfig, run_tasks
-from bert_pytorch.corpus.progress import Progress
 from bert_pytorch.errors import InputError, MissingDependencyError, WorkerError
 from bert_pytorch.files import admit_workers, atomic_write_text, exclusive_lock
+from bert_pytorch.progress import Progress
 from tests.support.dask_cluster import DaskCluster, dask_cluster, wait_until
 from tests.support.data import REPOSITORY
 from tests.unit.corpus.conftest import Tool, contents
@@ -172,7 +172,7 @@ ABANDONED = """
 import sys
 from pathlib import Path
 from bert_pytorch.corpus.pool import PoolConfig, run_tasks
-from bert_pytorch.corpus.progress import Progress
+from bert_pytorch.progress import Progress
 from bert_pytorch.files import exclusive_lock
 from tests.unit.corpus.test_dask_pool import Piece, write_when_told
 

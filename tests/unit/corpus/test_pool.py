@@ -15,9 +15,9 @@ import pytest
 from bert_pytorch.corpus import pool as pool_module
 from bert_pytorch.corpus.builds import Build
 from bert_pytorch.corpus.pool import PoolConfig, run_tasks
-from bert_pytorch.corpus.progress import Progress
 from bert_pytorch.errors import ConfigError, InputError, MissingDependencyError, WorkerError
 from bert_pytorch.files import atomic_path, exclusive_lock
+from bert_pytorch.progress import Progress
 from tests.support.dask_cluster import wait_until
 from tests.support.data import REPOSITORY
 
@@ -232,7 +232,7 @@ SLEEPERS = """
 import sys, time
 from pathlib import Path
 from bert_pytorch.corpus.pool import PoolConfig, run_tasks
-from bert_pytorch.corpus.progress import Progress
+from bert_pytorch.progress import Progress
 import bert_pytorch.corpus.__main__ as tool
 
 def sleep(_words):

@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from bert_pytorch.corpus import progress as module
-from bert_pytorch.corpus.progress import Progress
+from bert_pytorch.progress import Progress
 
 
 def test_lines_tell_share_rate_and_time_left(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:

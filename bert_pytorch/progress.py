@@ -14,14 +14,20 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class Progress:
-    """Counts bytes of finished work towards a total; what an earlier start has done belongs to neither."""
+    """Counts bytes of finished work towards a total.
 
-    def __init__(self, what: str, total_bytes: int) -> None:
-        self._what, self._total, self._done = what, total_bytes, 0
+    Args:
+        what: the work's name.
+        total_bytes: None where nobody knows.
+        done_before: bytes of the total that an earlier start finished; they count in no rate.
+    """
+
+    def __init__(self, what: str, total_bytes: int | None, done_before: int = 0) -> None:
+        self._what, self._total, self._done_before, self._done = what, total_bytes, done_before, 0
         self._start = self._last = time.monotonic()
         self._bar = None
         if sys.stderr.isatty():
-            self._bar = tqdm(total=total_bytes, desc=what, unit="B", unit_scale=True)
+            self._bar = tqdm(total=total_bytes, initial=done_before, desc=what, unit="B", unit_scale=True)
 
     def advance(self, count: int) -> None:
         """Add `count` finished bytes."""
@@ -40,12 +46,15 @@ class Progress:
             logger.info("%s", self._line(self._last - self._start))
 
     def _line(self, elapsed: float) -> str:
+        done, rate = self._done_before + self._done, self._done / elapsed
+        if self._total is None:
+            return f"{self._what}: {done / 1e6:.1f} MB, {rate / 1e6:.2f} MB/s"
         total = f"{self._total / 1e6:.1f} MB"
         if not self._done:
             return f"{self._what}: nothing of {total} finished yet after {tqdm.format_interval(elapsed)}"
-        share = min(self._done / max(self._total, 1), 1.0)
-        left = tqdm.format_interval(elapsed * (1 - share) / share)
-        return f"{self._what}: {share:.0%} of {total}, {self._done / elapsed / 1e6:.2f} MB/s, {left} left"
+        share = min(done / max(self._total, 1), 1.0)
+        left = tqdm.format_interval(max(self._total - done, 0) / rate)
+        return f"{self._what}: {share:.0%} of {total}, {rate / 1e6:.2f} MB/s, {left} left"
 
     def __enter__(self) -> Self:
         return self
