@@ -28,7 +28,7 @@ Build a corpus, one stage at a time (scripts/create_datasets.sh runs them all):
   sources  list what can be downloaded, and what is read as it is
   download fetch text, tasks, vocabularies or weights
   format   text, JSON lines or a Wikipedia dump to one sentence a line
-  vocab    formatted text to a WordPiece vocabulary
+  vocab    formatted text to a vocabulary: WordPiece or byte-level BPE
   encode   formatted text and a vocabulary to shards
   verify   check finished shards
 

@@ -200,7 +200,11 @@ def _token_folder(config: EncodeConfig, plans: Sequence[SetPlan]) -> Iterator[Pa
     with exclusive_lock(folder, "builds"):
         remove_partial_files(folder)
         plans[0].tokenizer.save(folder)
-        yield folder
+        try:
+            yield folder
+        except BaseException:
+            remove_partial_files(folder)
+            raise
         shutil.rmtree(folder)
 
 

@@ -1,66 +1,72 @@
-"""What kinds of text can be formatted, and how each is divided into units of work of bounded size.
+"""What kinds of text can be formatted, and how they are divided into units of work of bounded size.
 
-Text files        one document a file, or documents separated by blank lines
-JSON lines        one document a line, plain (divided at lines) or `.gz` (one unit, read as a stream)
-Wikipedia dumps   turned into JSON lines by `corpus.wikipedia` first
+A kind of file is a format and a compression (`inputs.kinds`).  Two functions for each format (`FORMATS`) divide a file
+into stretches and read a stretch as documents; a compressed file is one stretch, but for Wikipedia dumps.  Stretches in
+the order of the input are put together to units: from the input alone, whatever the number of processes.
 """
 
-import gzip
 import hashlib
-import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
-
-from bert_pytorch.corpus.plan import Block, DocumentTable, decode_text, divide, find_documents, read_raw_documents
+from bert_pytorch.corpus.inputs.compression import read_chunks
+from bert_pytorch.corpus.inputs.json_lines import divide_json_lines, read_json_lines
+from bert_pytorch.corpus.inputs.kinds import KNOWN_ENDINGS, Format, content_problem, kind_of
+from bert_pytorch.corpus.inputs.parquet import divide_parquet, read_parquet
+from bert_pytorch.corpus.inputs.stretches import ReadOptions, Source, Stretch
+from bert_pytorch.corpus.inputs.tables import divide_table, read_table
+from bert_pytorch.corpus.inputs.text import divide_text, read_text_documents
+from bert_pytorch.corpus.pool import PoolConfig, run_tasks
+from bert_pytorch.corpus.wikipedia import divide_dump, read_dump
 from bert_pytorch.errors import InputError
+from bert_pytorch.progress import Progress
 
 logger = logging.getLogger(__name__)
 
-Documents = Literal["auto", "file", "blank_line"]
-Kind = Literal["text", "jsonl", "jsonl.gz", "wikipedia"]
+SMALLEST_UNIT, LARGEST_UNIT = 1 << 20, 16 << 20
+"""Bytes of text in a unit of work: 1/16 of all, within these limits."""
+_HASH_STRETCH = 64 << 20
+_HASH_SERIALLY = 256 << 20
+"""Starting processes takes longer than to hash so many bytes."""
+_MOST_NAMED = 20
 
-_ENDINGS: dict[str, Kind] = {
-    ".txt": "text",
-    ".jsonl": "jsonl",
-    ".jsonl.gz": "jsonl.gz",
-    ".xml.bz2": "wikipedia",
+
+class FormatReader(NamedTuple):
+    """How files of one format are read."""
+
+    divide: Callable[[Source, ReadOptions, int], list[Stretch]]
+    """Source, options and wanted bytes of a stretch to its stretches, in order."""
+    read: Callable[[Stretch, ReadOptions], Iterator[str]]
+    """A stretch to its documents, in order."""
+
+
+FORMATS: dict[Format, FormatReader] = {
+    "text": FormatReader(divide_text, read_text_documents),
+    "jsonl": FormatReader(divide_json_lines, read_json_lines),
+    "csv": FormatReader(divide_table, read_table),
+    "tsv": FormatReader(divide_table, read_table),
+    "parquet": FormatReader(divide_parquet, read_parquet),
+    "wikipedia": FormatReader(divide_dump, read_dump),
 }
-STRETCH_BYTES = 1 << 20
-"""JSON lines are divided at the first end of a line after every so many bytes."""
-_LARGEST_DOCUMENT = 4 << 20
-"""With `--documents auto`, a larger file is taken for many documents even where it stands among others."""
-
-
-class Source(NamedTuple):
-    """One input file."""
-
-    path: Path
-    kind: Kind
-    alone: bool
-    """Whether it was named itself or is the only text file of a folder that was named."""
 
 
 class Unit(NamedTuple):
-    """A unit of work: some documents of one kind that become one file of formatted text."""
+    """A unit of work: some documents that become one or several files of formatted text."""
 
     name: str
-    kind: Literal["text", "jsonl", "jsonl.gz"]
-    documents: DocumentTable
-    """Of documents (text), of stretches of whole lines (jsonl), or of one whole file (jsonl.gz)."""
-    text_field: str
+    stretches: tuple[Stretch, ...]
+    options: ReadOptions
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of input."""
-        return self.documents.num_bytes
+        """Bytes of text, about."""
+        return sum(stretch.num_bytes for stretch in self.stretches)
 
     def describe(self) -> str:
         """Name the files it reads."""
-        names = [str(self.documents.files[index]) for index in np.unique(self.documents.file_indices)]
+        names = list(dict.fromkeys(str(stretch.path) for stretch in self.stretches))
         return f"{', '.join(names[:3])}{' …' if len(names) > 3 else ''}"
 
 
@@ -68,156 +74,100 @@ def find_sources(paths: Sequence[Path]) -> list[Source]:
     """List input files: those named, and under folders all with a known ending, sorted by path.
 
     Raises:
-        InputError: if a path does not exist, has an unknown ending, or a folder holds none of them.
+        InputError: if a path does not exist, has an unknown ending, a folder holds none of them, or the first bytes of
+            files are not those of what their names say; names all of these.
     """
     sources: list[Source] = []
     for path in paths:
         if path.is_dir():
-            inside = [(file, kind) for file in sorted(path.rglob("*")) if (kind := _kind_of(file)) and file.is_file()]
-            texts = sum(kind == "text" for _, kind in inside)
-            sources += [Source(file, kind, kind == "text" and texts == 1) for file, kind in inside]
+            inside = [(file, kind) for file in sorted(path.rglob("*")) if (kind := kind_of(file)) and file.is_file()]
+            texts = sum(kind.format == "text" for _, kind in inside)
+            sources += [Source(file, kind, kind.format == "text" and texts == 1) for file, kind in inside]
             if not inside:
-                raise InputError(f"{path}: no input in this folder; wanted files ending in {', '.join(_ENDINGS)}.")
+                raise InputError(f"{path}: no input in this folder; wanted files ending in {KNOWN_ENDINGS}.")
         elif not path.exists():
             raise InputError(f"{path}: there is no such file or folder. Check the spelling of the path.")
-        elif kind := _kind_of(path):
+        elif kind := kind_of(path):
             sources.append(Source(path, kind, True))
         else:
-            raise InputError(f"{path}: what kind of text is this? Wanted a name that ends in {', '.join(_ENDINGS)}.")
+            raise InputError(f"{path}: what kind of text is this? Wanted a name that ends in {KNOWN_ENDINGS}.")
+    problems = [problem for source in sources if (problem := content_problem(source.path, source.kind))]
+    if problems:
+        more = [f"… and {len(problems) - _MOST_NAMED} more"] if len(problems) > _MOST_NAMED else []
+        raise InputError("\n  - ".join(problems[:_MOST_NAMED] + more))
     return sources
 
 
-def _kind_of(path: Path) -> Kind | None:
-    if path.name.startswith("."):
-        return None
-    return next((kind for ending, kind in _ENDINGS.items() if path.name.endswith(ending)), None)
+def plan_units(sources: Sequence[Source], options: ReadOptions) -> list[Unit]:
+    """Divide sources into units, from the input alone; documents stay in its order.
 
-
-def hash_files(paths: Sequence[Path]) -> str:
-    """Hash the contents of files, in order."""
-    digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
-
-
-def plan_units(sources: Sequence[Source], documents: Documents, text_field: str) -> list[Unit]:
-    """Divide text and JSON-lines sources into units, from the input alone.
-
-    Args:
-        sources: in order; units follow it kind by kind.
-        documents: what a document is in text files: the whole `file`, what stands between `blank_line`s, or `auto`: a
-            file among others is one document unless it is larger than 4 MiB; a lone or a larger one is split at its
-            blank lines.
-        text_field: the field of JSON lines that holds the text.
+    Raises:
+        InputError, MissingDependencyError: if a file cannot be divided, as Parquet that is damaged.
     """
-    whole = [source.path for source in sources if source.kind == "text" and _is_one_document(source, documents)]
-    split = [source.path for source in sources if source.kind == "text" and source.path not in set(whole)]
-    if whole:
-        logger.info("%d text file(s): one document a file (--documents file)", len(whole))
-    if split:
-        logger.info("%d text file(s): documents separated by blank lines (--documents blank_line)", len(split))
-    lines = [source.path for source in sources if source.kind == "jsonl"]
-    packed = [source.path for source in sources if source.kind == "jsonl.gz"]
-    units: list[Unit] = []
-    for kind, table in (
-        ("text", _whole_files(whole)),
-        ("text", find_documents(split)),
-        ("jsonl", _stretches(lines)),
-    ):
-        units += [_unit(len(units) + index, kind, block, text_field) for index, block in enumerate(divide(table, ""))]
-    for path in packed:
-        units.append(_unit(len(units), "jsonl.gz", Block("", 0, _whole_files([path])), text_field))
-    return units
+    _tell_documents(sources, options)
+    total = sum(source.path.stat().st_size for source in sources)
+    unit_bytes = min(max(total // 16, SMALLEST_UNIT), LARGEST_UNIT)
+    units: list[list[Stretch]] = []
+    room = 0
+    for source in sources:
+        for stretch in FORMATS[source.kind.format].divide(source, options, unit_bytes):
+            if stretch.num_bytes > room or not units:
+                units.append([])
+                room = unit_bytes
+            units[-1].append(stretch)
+            room -= stretch.num_bytes
+    return [Unit(f"formatted_{number:05d}", tuple(unit), options) for number, unit in enumerate(units)]
 
 
-def _unit(number: int, kind: str, block: Block, text_field: str) -> Unit:
-    return Unit(f"formatted_{number:05d}", kind, block.documents, text_field)  # type: ignore[arg-type]
-
-
-def _is_one_document(source: Source, documents: Documents) -> bool:
-    if documents == "auto":
-        return not source.alone and source.path.stat().st_size <= _LARGEST_DOCUMENT
-    return documents == "file"
-
-
-def _whole_files(paths: Sequence[Path]) -> DocumentTable:
-    sizes = np.array([path.stat().st_size for path in paths], np.int64)
-    return DocumentTable(tuple(paths), np.arange(len(paths), dtype=np.int32), np.zeros_like(sizes), sizes, "")
-
-
-def _stretches(paths: Sequence[Path]) -> DocumentTable:
-    """Cut files into stretches of whole lines."""
-    owners, starts, ends = [], [], []
-    for index, path in enumerate(paths):
-        size, start = path.stat().st_size, 0
-        with path.open("rb") as file:
-            while start < size:
-                file.seek(start + STRETCH_BYTES)
-                file.readline()
-                end = min(file.tell(), size)
-                owners.append(index)
-                starts.append(start)
-                ends.append(end)
-                start = end
-    return DocumentTable(
-        tuple(paths), np.array(owners, np.int32), np.array(starts, np.int64), np.array(ends, np.int64), ""
-    )
+def _tell_documents(sources: Sequence[Source], options: ReadOptions) -> None:
+    texts = [source for source in sources if source.kind.format == "text"]
+    alone = sum(source.alone for source in texts) if options.documents == "auto" else 0
+    if alone:
+        logger.info("%d text file(s): documents separated by blank lines (--documents blank_line)", alone)
+    if len(texts) > alone:
+        said = {
+            "auto": "one document a file, where it is not large (--documents file)",
+            "file": "one document a file",
+            "blank_line": "documents separated by blank lines",
+        }
+        logger.info("%d text file(s): %s", len(texts) - alone, said[options.documents])
 
 
 def read_unit(unit: Unit) -> Iterator[str]:
-    """Yield the documents of a unit.
-
-    Raises:
-        InputError: if they are not UTF-8, hold NUL, or a line is not a JSON object with the text field.
-    """
-    if unit.kind == "jsonl.gz":
-        yield from _read_packed(unit.documents.files[int(unit.documents.file_indices[0])], unit.text_field)
-        return
-    for path, start, text in read_raw_documents(unit.documents):
-        if unit.kind == "text":
-            yield text
-        else:
-            place = start
-            for line in text.split("\n"):
-                if line.strip():
-                    yield _text_of(line, f"{path}: the line at byte {place}", unit.text_field)
-                place += len(line.encode()) + 1
+    """Yield the documents of a unit; raises as the readers of `FORMATS` do."""
+    for stretch in unit.stretches:
+        yield from FORMATS[stretch.source.kind.format].read(stretch, unit.options)
 
 
-def _read_packed(path: Path, text_field: str) -> Iterator[str]:
-    place = 0
-    try:
-        with gzip.open(path, "rb") as file:
-            for number, line in enumerate(file, start=1):
-                text = decode_text(line, path, place)
-                place += len(line)
-                if text.strip():
-                    yield _text_of(text, f"{path}: line {number}", text_field)
-    except (EOFError, gzip.BadGzipFile) as error:
-        raise InputError(f"{path}: not a whole gzip file ({error}). Copy or download it again.") from None
+def hash_files(paths: Sequence[Path], pool: PoolConfig) -> str:
+    """Hash the contents of files, in order: SHA-256 of the places and SHA-256 of every 64 MiB."""
+    sizes = [path.stat().st_size for path in paths]
+    parts = [
+        _Part(path, start, min(start + _HASH_STRETCH, size))
+        for path, size in zip(paths, sizes, strict=True)
+        for start in range(0, max(size, 1), _HASH_STRETCH)
+    ]
+    if sum(sizes) < _HASH_SERIALLY:
+        digests = [_hash_part(part) for part in parts]
+    else:
+        with Progress("hash input", sum(sizes)) as progress:
+            digests = run_tasks(
+                _hash_part, parts, pool, lambda part: str(part.path), progress, lambda part: part.end - part.start
+            )
+    whole = hashlib.sha256()
+    for part, digest in zip(parts, digests, strict=True):
+        whole.update(part.start.to_bytes(8, "little") + part.end.to_bytes(8, "little") + digest)
+    return whole.hexdigest()
 
 
-def _text_of(line: str, where: str, text_field: str) -> str:
-    try:
-        record = json.loads(line)
-    except ValueError as error:
-        raise InputError(f"{where} is not JSON ({error}). Mend or remove it.") from None
-    if not isinstance(record, dict):
-        raise InputError(f'{where} is a {type(record).__name__}, wanted an object such as {{"{text_field}": "…"}}.')
-    if text_field not in record:
-        raise InputError(
-            f'{where} has no "{text_field}", only {", ".join(record) or "nothing"}. Name its --text_field.'
-        )
-    text = record[text_field]
-    if not isinstance(text, str):
-        raise InputError(f'{where}: "{text_field}" is a {type(text).__name__}, wanted a text.')
-    if "\0" in text:
-        raise InputError(f'{where}: "{text_field}" holds a NUL character: binary data? Mend or remove the line.')
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        found = f"\\u{ord(text[error.start]):04x}"
-        raise InputError(f'{where}: "{text_field}" holds {found}, half of a surrogate pair. Mend the line.') from None
-    return text
+class _Part(NamedTuple):
+    path: Path
+    start: int
+    end: int
+
+
+def _hash_part(part: _Part) -> bytes:
+    digest = hashlib.sha256()
+    for chunk in read_chunks(part.path, "", part.start, part.end):
+        digest.update(chunk)
+    return digest.digest()

@@ -10,7 +10,7 @@ from pydantic import Field
 from bert_pytorch.config.settings import Settings
 from bert_pytorch.errors import InputError
 from bert_pytorch.files import sha256_of
-from bert_pytorch.records import CLS_TOKEN, MASK_TOKEN, PAD_TOKEN, SEP_TOKEN, SequenceRows, Vocabulary
+from bert_pytorch.records import SequenceRows, Vocabulary
 from bert_pytorch.shards.layouts import COLUMNS, is_held_out
 from bert_pytorch.shards.manifest import Manifest, read_manifest
 from bert_pytorch.shards.shard_file import Header, OpenShard, read_header
@@ -167,18 +167,21 @@ def _row_problems(rows: SequenceRows, vocabulary: Vocabulary | None) -> Iterator
         yield "the next-sentence label is neither 0 nor 1", (rows.next_sentence_labels & ~1) != 0
     if bad_edges.any():
         return
-    yield "something stands in the padding", ((columns >= lengths[:, None]) & (ids != 0)).any(axis=1)
+    pad_id = 0 if vocabulary is None else vocabulary.pad_id
+    yield "something stands in the padding", ((columns >= lengths[:, None]) & (ids != pad_id)).any(axis=1)
     if vocabulary is not None:
-        size = len(vocabulary.tokens)
+        size, special = len(vocabulary.tokens), vocabulary.special
         yield f"an id outside the vocabulary's 0 … {size - 1}", ((ids < 0) | (ids >= size)).any(axis=1)
-        cls_id, sep_id = vocabulary.id_of(CLS_TOKEN), vocabulary.id_of(SEP_TOKEN)
-        yield "it does not start with [CLS]", ids[:, 0] != cls_id
+        cls_id, sep_id = vocabulary.cls_id, vocabulary.sep_id
+        yield f"it does not start with {special.cls}", ids[:, 0] != cls_id
         borders = (ids[which, lengths - 1] != sep_id) | (ids[which, rows.segment_b_starts - 1] != sep_id)
-        yield "its segments do not end with [SEP]", borders
+        yield f"its segments do not end with {special.sep}", borders
         inner = (columns > 0) & (columns < lengths[:, None] - 1) & (columns != rows.segment_b_starts[:, None] - 1)
-        stray = [cls_id, sep_id, vocabulary.id_of(PAD_TOKEN)]
+        stray = [cls_id, pad_id]
+        if rows.next_sentence_labels is not None:
+            stray.append(sep_id)  # in a single segment, one stands between documents (FULL-SENTENCES)
         if rows.static_masks is None:
-            stray.append(vocabulary.id_of(MASK_TOKEN))
+            stray.append(vocabulary.mask_id)
         yield "a special token stands inside a segment", (inner & np.isin(ids, stray)).any(axis=1)
     if rows.static_masks is not None:
         yield from _mask_problems(rows, vocabulary)
@@ -195,7 +198,5 @@ def _mask_problems(rows: SequenceRows, vocabulary: Vocabulary | None) -> Iterato
     special = used & ((positions <= 0) | (positions >= last) | (positions == middle))
     yield "a special token or padding is masked", special.any(axis=1)
     if vocabulary is not None:
-        names = (PAD_TOKEN, CLS_TOKEN, SEP_TOKEN, MASK_TOKEN)
-        special_ids = [vocabulary.id_of(token) for token in names]
-        wrong = np.isin(token_ids, special_ids) | (token_ids < 0) | (token_ids >= len(vocabulary.tokens))
+        wrong = np.isin(token_ids, vocabulary.structural_ids) | (token_ids < 0) | (token_ids >= len(vocabulary.tokens))
         yield "masked_lm_ids holds a special token or an id outside the vocabulary", (used & wrong).any(axis=1)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bert_pytorch.corpus import formatting, wikipedia
+from bert_pytorch.corpus import format_units, formatting, wikipedia
+from bert_pytorch.corpus.inputs.stretches import ReadOptions
 from bert_pytorch.corpus.sources import find_sources, plan_units, read_unit
 from bert_pytorch.tokenization.tokenizer import load_tokenizer
 from tests.support.data import shared_data
@@ -26,23 +27,8 @@ def write_lines(path: Path, records: list[dict[str, object]]) -> Path:
 
 
 def documents_of(*paths: Path, documents: str = "auto") -> list[str]:
-    units = plan_units(find_sources(paths), documents, "text")  # type: ignore[arg-type]
+    units = plan_units(find_sources(paths), ReadOptions(documents))  # type: ignore[arg-type]
     return [text for unit in units for text in read_unit(unit)]
-
-
-def test_every_kind_of_input_becomes_the_same_text(tool: Tool, tmp_path: Path) -> None:
-    texts = ["The first one. It has two sentences.", "Here is na\u00efve \u4f60\u597d text!", "The third."]
-    (tmp_path / "files").mkdir()
-    for index, text in enumerate(texts):
-        (tmp_path / "files" / f"{index}.txt").write_text(text, encoding="utf-8")
-    (tmp_path / "blank.txt").write_text("\n\n\n".join(texts) + "\n", encoding="utf-8")
-    write_lines(tmp_path / "lines.jsonl", [{"text": text, "id": 1} for text in texts])
-    write_lines(tmp_path / "lines.jsonl.gz", [{"text": text} for text in texts])
-    wanted = [["The first one.", "It has two sentences."], ["Here is na\u00efve \u4f60\u597d text!"], ["The third."]]
-    for name in ("files", "blank.txt", "lines.jsonl", "lines.jsonl.gz"):
-        said = tool("format", "--input", tmp_path / name, "--output", tmp_path / f"out_{name}", "--processes", 1)
-        assert said.code == 0, said.err
-        assert formatted_documents(tmp_path / f"out_{name}") == wanted
 
 
 def test_what_a_document_is_in_text_files(tmp_path: Path) -> None:
@@ -50,22 +36,15 @@ def test_what_a_document_is_in_text_files(tmp_path: Path) -> None:
     for name in ("many/a.txt", "many/b.txt", "alone.txt"):
         (tmp_path / name).write_text("one\n\ntwo\n")
     assert documents_of(tmp_path / "many") == ["one\n\ntwo\n"] * 2
-    assert documents_of(tmp_path / "many", documents="blank_line") == ["one", "two\n"] * 2
-    assert documents_of(tmp_path / "alone.txt") == ["one", "two\n"]
+    assert documents_of(tmp_path / "many", documents="blank_line") == ["one", "two"] * 2
+    assert documents_of(tmp_path / "alone.txt") == ["one", "two"]
     assert documents_of(tmp_path / "alone.txt", documents="file") == ["one\n\ntwo\n"]
     (tmp_path / "many" / "large.txt").write_text("word \n" * 800_000 + "\n\nmore")
     assert len(documents_of(tmp_path / "many")) == 4
 
 
-def test_the_text_field_can_be_named(tool: Tool, tmp_path: Path) -> None:
-    path = write_lines(tmp_path / "x.jsonl", [{"content": "Some text."}])
-    said = tool("format", "--input", path, "--output", tmp_path / "o", "--text_field", "content", "--processes", 1)
-    assert said.code == 0
-    assert formatted_documents(tmp_path / "o") == [["Some text."]]
-
-
 def test_output_files_are_bounded(tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(formatting, "_FILE_BYTES", 1000)
+    monkeypatch.setattr(format_units, "FILE_BYTES", 1000)
     texts = [f"This is document number {index}. It is short." for index in range(200)]
     path = write_lines(tmp_path / "x.jsonl.gz", [{"text": text} for text in texts])
     assert tool("format", "--input", path, "--output", tmp_path / "o", "--processes", 1).code == 0
@@ -76,62 +55,32 @@ def test_output_files_are_bounded(tool: Tool, tmp_path: Path, monkeypatch: pytes
 
 
 def test_formatting_goes_on_where_it_was(tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bert_pytorch.corpus.plan.SMALLEST_BLOCK", 30000)
+    monkeypatch.setattr("bert_pytorch.corpus.sources.SMALLEST_UNIT", 30000)
     text = shared_data("text", "inaugural")
-    command = ("format", "--input", text, "--output", tmp_path / "o", "--processes", 1)
-    assert tool(*command, "--splitter_sample_bytes", 50000).code == 0
-    before = contents(tmp_path / "o")
+    options = ("--processes", 1, "--deduplicate", "--splitter_sample_bytes")
+    assert tool("format", "--input", text, "--output", tmp_path / "whole", *options, 50000).code == 0
+    command = ("format", "--input", text, "--output", tmp_path / "o", *options)
+    with monkeypatch.context() as until:
+        left = iter([formatting.format_unit] * 5)
+        until.setattr(formatting, "format_unit", lambda task: next(left)(task))  # the sixth piece fails
+        assert tool(*command, 50000).code == 1
     kept = tmp_path / "o" / "formatted_00001.txt"
     time_kept = kept.stat().st_mtime_ns
-    (tmp_path / "o" / "formatted.json").rename(tmp_path / "o" / "unfinished.json")
     (tmp_path / "o" / "formatted_00002.txt").unlink()
     (tmp_path / "o" / ".partial-abc-formatted_00002.txt").write_text("half a")
-    assert tool(*command, "--splitter_sample_bytes", 50000).code == 0
+    (tmp_path / "o" / ".work" / "units" / ".partial-abc-00002.json").write_text("{")
+    assert tool(*command, 50000).code == 0
+    before = contents(tmp_path / "o")
+    assert before == contents(tmp_path / "whole")
+    assert kept.stat().st_mtime_ns == time_kept
+    (tmp_path / "o" / "formatted_00003.txt").unlink()  # from a finished build
+    assert tool(*command, 50000).code == 0
     assert contents(tmp_path / "o") == before
     assert kept.stat().st_mtime_ns == time_kept
-    kept.unlink()  # from a finished build
-    assert tool(*command, "--splitter_sample_bytes", 50000).code == 0
-    assert contents(tmp_path / "o") == before
-    said = tool(*command, "--splitter_sample_bytes", 50001)
+    said = tool(*command, 50001)
     assert said.code == 1
     assert "splitter_sample_bytes 50000 → 50001" in said.err
-    assert tool(*command, "--splitter_sample_bytes", 50000, "--overwrite").code == 0
-
-
-def test_a_wikipedia_dump_becomes_articles(tool: Tool, tmp_path: Path) -> None:
-    pytest.importorskip("wikiextractor", reason="wikiextractor is an extra (requirements-extras.txt)")
-    dump = shared_data("wikipedia", "enwiki-sample-pages-articles.xml.bz2")
-    command = ("format", "--input", dump, "--output", tmp_path / "o", "--splitter_sample_bytes", 100000)
-    said = tool(*command, "--processes", 1)
-    assert said.code == 0, said.err
-    documents = formatted_documents(tmp_path / "o")
-    assert 90 <= len(documents) <= 106  # 106 articles in the dump, some nothing but a list
-    anarchism = next(document for document in documents if document[0].startswith("Anarchism is a political"))
-    assert len(anarchism) > 100
-    assert not any("[[" in line or "&amp;" in line or "<ref" in line for line in anarchism)
-    assert not (tmp_path / "o" / ".extracted").exists()
-
-
-def test_a_damaged_dump_fails_here_with_wikiextractors_words(tool: Tool, tmp_path: Path) -> None:
-    pytest.importorskip("wikiextractor", reason="wikiextractor is an extra (requirements-extras.txt)")
-    dump = tmp_path / "cut.xml.bz2"
-    dump.write_bytes(shared_data("wikipedia", "enwiki-sample-pages-articles.xml.bz2").read_bytes()[:200_000])
-    said = tool("format", "--input", dump, "--output", tmp_path / "o", "--processes", 1)
-    assert said.code == 1
-    assert "wikiextractor failed with exit code" in said.err
-    assert "ended before the end-of-stream marker" in said.err
-    assert not list((tmp_path / "o").glob("formatted_*"))
-    assert not list((tmp_path / "o" / ".extracted").glob("*"))
-
-
-def test_a_dump_without_wikiextractor_says_what_to_install(
-    tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(wikipedia.importlib.util, "find_spec", lambda name: None)
-    (tmp_path / "x.xml.bz2").write_bytes(b"BZh9")
-    said = tool("format", "--input", tmp_path / "x.xml.bz2", "--output", tmp_path / "o")
-    assert said.code == 1
-    assert "pip install -r requirements-extras.txt" in said.err
+    assert tool(*command, 50001, "--overwrite").code == 0
 
 
 def test_the_package_never_imports_wikiextractor() -> None:
