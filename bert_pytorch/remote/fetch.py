@@ -183,7 +183,7 @@ def _receive(url: str, file: RemoteFile, part: Part, target: Path, options: Fetc
     with (
         Progress(file.path, size, part.size) as progress,
         _errors_naming(target),
-        part.path.open("ab", buffering=0) as output,
+        part.path.open("ab") as output,
     ):
         for chunk in chunks:
             if size is not None and part.size + len(chunk) > size:
