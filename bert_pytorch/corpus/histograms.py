@@ -6,6 +6,9 @@ from typing import NamedTuple
 import numpy as np
 
 _PERCENTILES = (5, 25, 50, 75, 95, 99)
+_BARS = 16
+_FAR = 12
+"""How many medians away a hundredth of the values must be for bars to double in width."""
 
 
 class Histogram(NamedTuple):
@@ -40,9 +43,11 @@ class Chart(NamedTuple):
     what: str
     """What the bars count, in the plural."""
     mean: float
-    median: float
+    median: int
     logarithmic: bool
     """Whether bars double in width."""
+    beyond: bool
+    """Whether the last bar holds all larger values too."""
 
 
 def histogram_of(numbers: np.ndarray) -> Histogram:
@@ -83,21 +88,36 @@ def percentile(histogram: Histogram, share: int) -> int:
     return int(histogram.values[np.searchsorted(np.cumsum(histogram.counts), max(wanted, 1))])
 
 
-def draw_up(histogram: Histogram, title: str, axis: str, what: str, bars: int = 20) -> Chart:
-    """Choose bars: of equal round widths, or doubling ones where the largest value is far beyond the usual."""
-    largest = int(histogram.values[-1]) if histogram.total else 1
-    usual = percentile(histogram, 99)
-    logarithmic = largest > 4 * max(usual, bars) or largest > 20_000
-    if logarithmic and histogram.total:
+def draw_up(histogram: Histogram, title: str, axis: str, what: str, limit: int = 0) -> Chart:
+    """Choose bars: of equal round widths, the last one open where few values are far off; doubling ones if many are.
+
+    Args:
+        histogram: of what is drawn.
+        title: of the chart.
+        axis: what is counted, with its unit.
+        what: what the bars count, in the plural.
+        limit: largest value possible; the last of equal bars, from 1 on, ends with it. 0: there is no such value.
+    """
+    median, usual = percentile(histogram, 50), percentile(histogram, 99)
+    smallest, largest = (int(histogram.values[0]), int(histogram.values[-1])) if histogram.total else (0, 0)
+    logarithmic = usual > _FAR * max(median, 1)
+    if limit:
+        logarithmic, width = False, -(-limit // _BARS)
+        edges = np.append(np.arange(limit + 1, width, -width, dtype=np.int64), 1)[::-1]
+    elif logarithmic:
         edges = np.concatenate([[0], 2 ** np.arange(largest.bit_length() + 1)]).astype(np.int64)
-        edges = edges[max(0, int(np.searchsorted(edges, histogram.values[0], "right")) - 1) :]
+        edges = edges[int(np.searchsorted(edges, smallest, "right")) - 1 :]
     else:
-        width = _round_up((largest + 1) / bars)
-        edges = np.arange(0, largest + width + 1, width, dtype=np.int64)
-    owner = np.searchsorted(edges, histogram.values, "right") - 1
+        end = usual if largest > 2 * usual else largest
+        width = _round_up((end + 1) / _BARS)
+        edges = np.arange(0, end + width + 1, width, dtype=np.int64)
+    beyond = int(edges[-1]) <= largest
+    if beyond:
+        edges = np.append(edges, edges[-1] + edges[1] - edges[0])
+    owner = np.clip(np.searchsorted(edges, histogram.values, "right") - 1, 0, len(edges) - 2)
     counts = np.bincount(owner, histogram.counts, len(edges) - 1).astype(np.int64)
-    mean = histogram.sum / histogram.total if histogram.total else 0.0
-    return Chart(title, axis, edges, counts, what, mean, float(percentile(histogram, 50)), logarithmic)
+    mean = histogram.sum / max(1, histogram.total)
+    return Chart(title, axis, edges, counts, what, mean, median, logarithmic, beyond)
 
 
 def _round_up(width: float) -> int:

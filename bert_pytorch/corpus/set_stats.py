@@ -58,7 +58,7 @@ def set_stats(folder: Path, vocabulary: Vocabulary | None, pool: PoolConfig) -> 
     """Count one set, its training part and its held-out one.
 
     Args:
-        folder: with shards of one set.
+        folder: with shards of one set, or one shard.
         vocabulary: used instead of the one beside the shards.
         pool: how the work is spread; the result does not depend on it.
 
@@ -66,15 +66,17 @@ def set_stats(folder: Path, vocabulary: Vocabulary | None, pool: PoolConfig) -> 
         InputError: if the shards do not belong together or cannot be read.
     """
     result: dict[str, Any] = {}
-    charts = []
+    charts: list[Chart] = []
     for part in ("train", "eval"):
         if find_shards(folder, part):
             shards = open_shards(folder, part, vocabulary)
             counts = _count(shards, pool)
             result[part] = _as_json(shards, counts)
-            title = f"{folder.name}: length of {'training' if part == 'train' else 'held-out'} sequences"
-            charts.append(draw_up(from_dense(counts.lengths), title, "tokens in a sequence", "sequences", bars=16))
-    manifest = read_manifest(folder)
+            if not charts:  # the held-out part looks like the training one
+                title = f"{folder.name}: length of {'training' if part == 'train' else 'held-out'} sequences"
+                histogram, length = from_dense(counts.lengths), shards.sequence_length
+                charts.append(draw_up(histogram, title, "tokens in a sequence", "sequences", limit=length))
+    manifest = read_manifest(folder) if folder.is_dir() else None
     if manifest is not None:
         for part in result:
             result[part]["documents"] = getattr(manifest, part).documents
@@ -121,7 +123,7 @@ def _count_rows(rows: SequenceRows, task: SetTask) -> SetCounts:
 
 def _add(parts: Sequence[SetCounts]) -> SetCounts:
     lengths, random_next, fates, token_ids = zip(*parts, strict=True)
-    return SetCounts(sum(lengths), sum(random_next), sum(fates), sum(token_ids))
+    return SetCounts(np.sum(lengths, axis=0), sum(random_next), np.sum(fates, axis=0), np.sum(token_ids, axis=0))
 
 
 def _as_json(shards: ShardSet, counts: SetCounts) -> dict[str, Any]:

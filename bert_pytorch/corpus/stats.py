@@ -13,6 +13,7 @@ from bert_pytorch.corpus.stats_report import chart_lines, set_report, text_repor
 from bert_pytorch.corpus.text_stats import text_stats
 from bert_pytorch.errors import ConfigError, MissingDependencyError
 from bert_pytorch.files import atomic_write_json
+from bert_pytorch.records import Vocabulary
 from bert_pytorch.shards.shard_set import find_shards, open_shards
 from bert_pytorch.vocabulary import read_vocabulary
 
@@ -70,8 +71,7 @@ def collect_stats(config: StatsConfig) -> Statistics:
     values: dict[str, Any] = {"sets": {}}
     charts: list[Chart] = []
     if texts:
-        vocab_file = config.vocab_file or _vocabulary_of(sets)
-        values["text"], charts = text_stats(texts, vocab_file, config.lowercase, config)
+        values["text"], charts = text_stats(texts, given or _vocabulary_of(sets), config)
     for folder in sets:
         name = folder.name if [other.name for other in sets].count(folder.name) == 1 else str(folder)
         values["sets"][name], more = set_stats(folder, given, config)
@@ -100,14 +100,11 @@ def _sort_inputs(paths: tuple[Path, ...]) -> tuple[list[Path], list[Path]]:
     return list(sets), texts
 
 
-def _vocabulary_of(sets: list[Path]) -> Path | None:
-    """Return the vocabulary beside sets, if it is the same for all."""
-    if not sets:
-        return None
-    folders = [path if path.is_dir() else path.parent for path in sets]
-    found = [open_shards(path, "train" if find_shards(path) else "eval").vocabulary for path in sets]
-    if len(set(found)) > 1:
+def _vocabulary_of(sets: list[Path]) -> Vocabulary | None:
+    """Return the vocabulary beside sets, which must be the same for all."""
+    found = {open_shards(path, "train" if find_shards(path) else "eval").vocabulary for path in sets}
+    if len(found) > 1:
         raise ConfigError(
             "--vocab_file", ["the sets have different vocabularies; name the one to count the text with."]
         )
-    return folders[0] if found[0] is not None else None
+    return found.pop() if found else None

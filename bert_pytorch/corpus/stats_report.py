@@ -23,7 +23,8 @@ def text_report(found: dict[str, Any]) -> Iterator[str]:
     sample = "" if compared == 1 else f" (of a sample of {compared:.2%})"
     yield f"  duplicate documents   {twice['document_rate']:>16.3%}   {twice['documents']:,} exact copies"
     yield f"  duplicate sentences   {twice['sentence_rate']:>16.3%}{sample}"
-    yield f"  characters by kind    {_shares(found['scripts'])}"
+    kinds = {kind: share for kind, share in found["scripts"].items() if share >= 0.0001}
+    yield f"  characters by kind    {_shares(kinds)}"
     yield f"  most frequent         {' '.join(_shown(char) for char in found['characters_most_frequent'])}"
     if "vocabulary" in found:
         yield from _vocabulary_report(found["vocabulary"])
@@ -39,6 +40,7 @@ def set_report(name: str, found: dict[str, Any]) -> Iterator[str]:
         if part not in found:
             continue
         counts = found[part]
+        yield ""
         yield f"{name}, {'training' if part == 'train' else 'held out'}"
         for key in ("documents", "shards", "sequences", "tokens"):
             if key in counts:
@@ -61,12 +63,14 @@ def chart_lines(chart: Chart) -> Iterator[str]:
     """Yield a histogram as bars, the longest over the whole width."""
     yield f"{chart.title} (mean {chart.mean:,.1f}, median {chart.median:,.0f}); {chart.axis}"
     names = [
-        f"{first:,}" if after == first + 1 else f"{first:,} – {after - 1:,}"
+        f"{first:,}" if after == first + 1 else f"{first:,} to {after - 1:,}"
         for first, after in zip(chart.edges[:-1].tolist(), chart.edges[1:].tolist(), strict=True)
     ]
+    if chart.beyond:
+        names[-1] = f"{chart.edges[-2]:,} and more"
     width, total, tallest = max(map(len, names)), max(1, int(chart.counts.sum())), max(1, int(chart.counts.max()))
     for name, count in zip(names, chart.counts.tolist(), strict=True):
-        yield f"  {name:>{width}} {_bar(count / tallest):<{_BAR}} {count:>12,} {count / total:>7.2%}"
+        yield f"  {name:>{width}} {_bar(count / tallest):<{_BAR}} {count:>12,} {count / total:>7.2%}".rstrip()
 
 
 def _bar(share: float) -> str:

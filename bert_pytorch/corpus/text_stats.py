@@ -17,7 +17,9 @@ from bert_pytorch.corpus.pool import PoolConfig, run_tasks
 from bert_pytorch.corpus.progress import Progress
 from bert_pytorch.corpus.token_use import token_use
 from bert_pytorch.errors import InputError
-from bert_pytorch.tokenization.tokenizer import Tokenizer, load_tokenizer
+from bert_pytorch.records import Vocabulary
+from bert_pytorch.tokenization.tokenizer import Tokenizer, tokenizer_from_vocabulary
+from bert_pytorch.vocabulary import vocabulary_sha256
 
 _BLOCKS = 256
 _SMALLEST_BLOCK = 1 << 20
@@ -35,8 +37,7 @@ class TextTask(NamedTuple):
     """Documents to be counted."""
 
     block: Block
-    vocab_file: Path | None
-    lowercase: bool | None
+    vocabulary: Vocabulary | None
     kept_shift: int
     """A sentence's hash is kept if its lowest `kept_shift` bits are 0."""
 
@@ -71,14 +72,13 @@ class TextCounts(NamedTuple):
 
 
 def text_stats(
-    paths: Sequence[Path], vocab_file: Path | None, lowercase: bool | None, pool: PoolConfig
+    paths: Sequence[Path], vocabulary: Vocabulary | None, pool: PoolConfig
 ) -> tuple[dict[str, Any], list[Chart]]:
     """Count formatted text.
 
     Args:
         paths: files, or folders of `*.txt`.
-        vocab_file: vocabulary; None counts words only.
-        lowercase: its casing where it was said.
+        vocabulary: of the tokens; None counts words only.
         pool: how the work is spread; the result does not depend on it.
 
     Raises:
@@ -87,19 +87,18 @@ def text_stats(
     documents = find_documents(text_files(paths), pool)
     if documents.num_documents == 0:
         raise InputError(f"{', '.join(map(str, paths))}: there is no text in it. Give formatted text.")
-    tokenizer = None if vocab_file is None else load_tokenizer(vocab_file, lowercase)
     shift = max(0, (documents.num_bytes // (_BYTES_A_SENTENCE * _SENTENCES_KEPT)).bit_length())
     blocks = divide(documents, "text_", max(documents.num_bytes // _BLOCKS, _SMALLEST_BLOCK))
-    tasks = [TextTask(block, vocab_file, lowercase, shift) for block in blocks]
+    tasks = [TextTask(block, vocabulary, shift) for block in blocks]
     with Progress("count text", documents.num_bytes) as progress:
         parts = run_tasks(count_block, tasks, pool, TextTask.describe, progress, lambda task: task.num_bytes)
     counts = _add(parts)
-    return _as_json(counts, tokenizer, shift), _charts(counts, tokenizer)
+    return _as_json(counts, vocabulary, shift), _charts(counts, vocabulary)
 
 
 def count_block(task: TextTask) -> TextCounts:
     """Count one block; about 1 MB of text is held at a time."""
-    tokenizer = None if task.vocab_file is None else _tokenizer(task.vocab_file, task.lowercase)
+    tokenizer = None if task.vocabulary is None else _tokenizer(task.vocabulary)
     batches = _batches(read_documents(task.block.documents))
     return _add([_count(batch, tokenizer, task.kept_shift) for batch in batches])._replace(num_bytes=task.num_bytes)
 
@@ -184,8 +183,8 @@ def _most_common(counter: Counter[str], count: int) -> list[tuple[str, int]]:
     return sorted(counter.items(), key=lambda item: (-item[1], item[0]))[:count]
 
 
-def _as_json(counts: TextCounts, tokenizer: Tokenizer | None, shift: int) -> dict[str, Any]:
-    unit = "words" if tokenizer is None else "tokens"
+def _as_json(counts: TextCounts, vocabulary: Vocabulary | None, shift: int) -> dict[str, Any]:
+    unit = "words" if vocabulary is None else "tokens"
     sentences, compared = counts.sentence_tokens.total, len(counts.sentence_hashes)
     result: dict[str, Any] = {
         "documents": counts.documents,
@@ -204,9 +203,9 @@ def _as_json(counts: TextCounts, tokenizer: Tokenizer | None, shift: int) -> dic
         "scripts": _scripts(counts.characters),
         "characters_most_frequent": _frequent_characters(counts.characters),
     }
-    if tokenizer is not None:
+    if vocabulary is not None:
         result["tokens"] = counts.sentence_tokens.sum
-        result["vocabulary"] = token_use(counts.token_ids, tokenizer.vocabulary, tokenizer.sha256)
+        result["vocabulary"] = token_use(counts.token_ids, vocabulary, vocabulary_sha256(vocabulary))
         result["vocabulary"]["unknown_words"] = dict(_most_common(counts.unknown_words, _SHOWN))
     return result
 
@@ -240,8 +239,8 @@ def _kind(character: str) -> str:
     return groups.get(category[0], "control and unassigned")
 
 
-def _charts(counts: TextCounts, tokenizer: Tokenizer | None) -> list[Chart]:
-    unit = "words" if tokenizer is None else "tokens"
+def _charts(counts: TextCounts, vocabulary: Vocabulary | None) -> list[Chart]:
+    unit = "words" if vocabulary is None else "tokens"
     return [
         draw_up(counts.sentence_tokens, "Length of sentences", f"{unit} in a sentence", "sentences"),
         draw_up(counts.document_tokens, "Length of documents", f"{unit} in a document", "documents"),
@@ -249,5 +248,5 @@ def _charts(counts: TextCounts, tokenizer: Tokenizer | None) -> list[Chart]:
 
 
 @functools.lru_cache(maxsize=2)
-def _tokenizer(path: Path, lowercase: bool | None) -> Tokenizer:
-    return load_tokenizer(path, lowercase)
+def _tokenizer(vocabulary: Vocabulary) -> Tokenizer:
+    return tokenizer_from_vocabulary(vocabulary)

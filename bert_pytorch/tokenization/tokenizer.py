@@ -67,6 +67,10 @@ class Tokenizer:
         """Join tokens to text again, special tokens left out; spaces are as WordPiece's decoder guesses them."""
         return str(self._backend.decode(list(ids)))
 
+    def piece(self, token: str) -> tuple[str, bool]:
+        """Return the text of one token, and whether it joins the word before it."""
+        return token.removeprefix("##"), token.startswith("##")
+
     def save(self, folder: Path) -> None:
         """Write `vocab.txt`, `tokenizer.json` and `tokenizer_config.json`, which `transformers` opens as they are."""
         self._backend.encode_special_tokens = False
