@@ -1,4 +1,4 @@
-"""Build corpora: `python -m bert_pytorch.corpus format|vocab|encode|verify …`.
+"""Build corpora: `python -m bert_pytorch.corpus format|vocab|encode|verify|stats …`.
 
 python -m bert_pytorch.corpus format --input my_texts --output corpus/formatted
 python -m bert_pytorch.corpus vocab --input corpus/formatted --output corpus/vocab --vocab_size 8192
@@ -21,7 +21,7 @@ from bert_pytorch.errors import EXIT_DONE, EXIT_STOPPED, EXIT_USAGE, ConfigError
 
 PROGRAM = "python -m bert_pytorch.corpus"
 
-_USAGE = f"""usage: {PROGRAM} {{sources,download,format,vocab,encode,verify}} …
+_USAGE = f"""usage: {PROGRAM} {{sources,download,format,vocab,encode,verify,stats}} …
 
 Build a corpus, one stage at a time (scripts/create_datasets.sh runs them all):
 
@@ -31,10 +31,11 @@ Build a corpus, one stage at a time (scripts/create_datasets.sh runs them all):
   vocab    formatted text to a vocabulary: WordPiece or byte-level BPE
   encode   formatted text and a vocabulary to shards
   verify   check finished shards
+  stats    describe text or shards: sizes, lengths, unknown words, duplicates
 
 {PROGRAM} STAGE --help lists a stage's options."""
 
-_LATER = ("sample", "pack", "stats")
+_LATER = ("sample", "pack")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -135,6 +136,14 @@ def _verify(words: list[str]) -> None:
         )
 
 
+def _stats(words: list[str]) -> None:
+    from bert_pytorch.corpus.stats import StatsConfig, collect_stats
+
+    resolved = parse_settings(StatsConfig, words, program=f"{PROGRAM} stats", description=StatsConfig.__doc__ or "")
+    for line in collect_stats(resolved.settings).report():
+        _say(line)
+
+
 def _say(text: str) -> None:
     print(text)  # noqa: T201 a front door
 
@@ -146,6 +155,7 @@ _STAGES: dict[str, Callable[[list[str]], None]] = {
     "vocab": _vocab,
     "encode": _encode,
     "verify": _verify,
+    "stats": _stats,
 }
 
 if __name__ == "__main__":
