@@ -1,4 +1,4 @@
-"""Build corpora: `python -m bert_pytorch.corpus format|vocab|encode|verify …`.
+"""Build corpora: `python -m bert_pytorch.corpus format|sample|vocab|encode|verify …`.
 
 python -m bert_pytorch.corpus format --input my_texts --output corpus/formatted
 python -m bert_pytorch.corpus vocab --input corpus/formatted --output corpus/vocab --vocab_size 8192
@@ -21,18 +21,19 @@ from bert_pytorch.errors import EXIT_DONE, EXIT_STOPPED, EXIT_USAGE, ConfigError
 
 PROGRAM = "python -m bert_pytorch.corpus"
 
-_USAGE = f"""usage: {PROGRAM} {{format,vocab,encode,verify}} …
+_USAGE = f"""usage: {PROGRAM} {{format,sample,vocab,encode,verify}} …
 
 Build a corpus, one stage at a time (scripts/create_datasets.sh runs them all):
 
   format   text, JSON lines or a Wikipedia dump to one sentence a line
   vocab    formatted text to a WordPiece vocabulary
+  sample   a random sample of whole documents of formatted text
   encode   formatted text and a vocabulary to shards
   verify   check finished shards
 
 {PROGRAM} STAGE --help lists a stage's options."""
 
-_LATER = ("download", "sample", "pack", "stats", "sources")
+_LATER = ("download", "pack", "stats", "sources")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -70,6 +71,14 @@ def _format(words: list[str]) -> None:
     resolved = parse_settings(FormatConfig, words, program=f"{PROGRAM} format", description=FormatConfig.__doc__ or "")
     folder = format_text(resolved.settings)
     _say(f"formatted text: {folder}")
+
+
+def _sample(words: list[str]) -> None:
+    from bert_pytorch.corpus.sampling import SampleConfig, draw_sample
+
+    resolved = parse_settings(SampleConfig, words, program=f"{PROGRAM} sample", description=SampleConfig.__doc__ or "")
+    folder = draw_sample(resolved.settings)
+    _say(f"sample: {folder}")
 
 
 def _vocab(words: list[str]) -> None:
@@ -111,6 +120,7 @@ def _say(text: str) -> None:
 
 _STAGES: dict[str, Callable[[list[str]], None]] = {
     "format": _format,
+    "sample": _sample,
     "vocab": _vocab,
     "encode": _encode,
     "verify": _verify,
