@@ -89,7 +89,8 @@ def find_sources(paths: Sequence[Path]) -> list[Source]:
             sources += [Source(file, kind, kind.format == "text" and texts == 1) for file, kind in inside]
             if not inside:
                 raise InputError(
-                    f"{path}: no input in this folder; wanted files ending in {KNOWN_ENDINGS}; plain .json is read only where it is named itself."
+                    f"{path}: no input in this folder; wanted files ending in {KNOWN_ENDINGS}; plain "
+                    ".json is read only where it is named itself."
                 )
         elif not path.exists():
             raise InputError(f"{path}: there is no such file or folder. Check the spelling of the path.")

@@ -81,8 +81,8 @@ def test_what_is_replaced_is_told_and_without_cleaning_refused(
     text = "".join(file.read_text(encoding="utf-8") for file in out.glob("formatted_*.txt"))
     assert "".join(text.split()) == "".join("".join(clean(text).text for text in texts).split())
     assert text.endswith("a b c.\n\nhalf \ufffd.\n\nxyz\n")
-    for flags in (["--no-clean"], ["--clean_steps", "lines"]):
-        said = tool(*command, tmp_path / "no", *flags)
+    for number, flags in enumerate((["--no-clean"], ["--clean_steps", "lines"])):
+        said = tool(*command, tmp_path / f"no{number}", *flags)
         assert said.code == 1
         assert "x.jsonl: line 14 holds a NUL character" in said.err
     path.write_text(json.dumps({"text": "x\u00adyz\x07"}))

@@ -57,12 +57,13 @@ def test_the_number_of_processes_changes_nothing(tool: Tool, tmp_path: Path, mon
     random = np.random.default_rng(0)
     lines = [json.dumps({"text": f"document {number}. " * 30}) + "\n" for number in random.integers(0, 2000, 6000)]
     for number in range(3):
-        (tmp_path / f"{number}.jsonl").write_text("".join(lines[number::3]))
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / "in" / f"{number}.jsonl").write_text("".join(lines[number::3]))
     monkeypatch.setattr(sources, "_HASH_SERIALLY", 1)
     made = []
     for processes in (1, 4):
         out = tmp_path / f"out{processes}"
-        command = ("format", "--input", tmp_path, "--output", out, "--processes", processes, "--deduplicate")
+        command = ("format", "--input", tmp_path / "in", "--output", out, "--processes", processes, "--deduplicate")
         assert tool(*command).code == 0
         made.append(contents(out))
         assert tool("sample", "--input", out, "--output", out / "s", "--bytes", "100K", "--shard_bytes", "30K",
