@@ -1,4 +1,4 @@
-"""Build corpora: `python -m bert_pytorch.corpus format|vocab|encode|verify|stats …`.
+"""Build corpora: `python -m bert_pytorch.corpus format|sample|vocab|encode|verify|stats …`.
 
 python -m bert_pytorch.corpus format --input my_texts --output corpus/formatted
 python -m bert_pytorch.corpus vocab --input corpus/formatted --output corpus/vocab --vocab_size 8192
@@ -21,13 +21,14 @@ from bert_pytorch.errors import EXIT_DONE, EXIT_STOPPED, EXIT_USAGE, ConfigError
 
 PROGRAM = "python -m bert_pytorch.corpus"
 
-_USAGE = f"""usage: {PROGRAM} {{sources,download,format,vocab,encode,verify,stats}} …
+_USAGE = f"""usage: {PROGRAM} {{sources,download,format,sample,vocab,encode,verify,stats}} …
 
 Build a corpus, one stage at a time (scripts/create_datasets.sh runs them all):
 
   sources  list what can be downloaded, and what is read as it is
   download fetch text, tasks, vocabularies or weights
   format   text, JSON lines or a Wikipedia dump to one sentence a line
+  sample   a random sample of whole documents of formatted text
   vocab    formatted text to a vocabulary: WordPiece or byte-level BPE
   encode   formatted text and a vocabulary to shards
   verify   check finished shards
@@ -35,7 +36,7 @@ Build a corpus, one stage at a time (scripts/create_datasets.sh runs them all):
 
 {PROGRAM} STAGE --help lists a stage's options."""
 
-_LATER = ("sample", "pack")
+_LATER = ("pack",)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -103,6 +104,14 @@ def _format(words: list[str]) -> None:
     _say(f"formatted text: {folder}")
 
 
+def _sample(words: list[str]) -> None:
+    from bert_pytorch.corpus.sampling import SampleConfig, draw_sample
+
+    resolved = parse_settings(SampleConfig, words, program=f"{PROGRAM} sample", description=SampleConfig.__doc__ or "")
+    folder = draw_sample(resolved.settings)
+    _say(f"sample: {folder}")
+
+
 def _vocab(words: list[str]) -> None:
     from bert_pytorch.corpus.vocabulary import VocabConfig, make_vocabulary
 
@@ -152,6 +161,7 @@ _STAGES: dict[str, Callable[[list[str]], None]] = {
     "sources": _sources,
     "download": _download,
     "format": _format,
+    "sample": _sample,
     "vocab": _vocab,
     "encode": _encode,
     "verify": _verify,

@@ -89,10 +89,6 @@ class Tokenizer:
         text = str(self._backend.decoder.decode([token]))
         return text.removeprefix(" ") or text, not text.startswith(" ") and token not in self.vocabulary.special
 
-    def piece(self, token: str) -> tuple[str, bool]:
-        """Return the text of one token, and whether it joins the word before it."""
-        return token.removeprefix(CONTINUATION), token.startswith(CONTINUATION)
-
     def save(self, folder: Path) -> None:
         """Write the files that `transformers` opens as they are.
 
