@@ -1,4 +1,4 @@
-"""Build corpora: `python -m bert_pytorch.corpus format|vocab|encode|verify …`.
+"""Build corpora: `python -m bert_pytorch.corpus format|sample|vocab|encode|verify|stats …`.
 
 python -m bert_pytorch.corpus format --input my_texts --output corpus/formatted
 python -m bert_pytorch.corpus vocab --input corpus/formatted --output corpus/vocab --vocab_size 8192
@@ -21,20 +21,22 @@ from bert_pytorch.errors import EXIT_DONE, EXIT_STOPPED, EXIT_USAGE, ConfigError
 
 PROGRAM = "python -m bert_pytorch.corpus"
 
-_USAGE = f"""usage: {PROGRAM} {{sources,download,format,vocab,encode,verify}} …
+_USAGE = f"""usage: {PROGRAM} {{sources,download,format,sample,vocab,encode,verify,stats}} …
 
 Build a corpus, one stage at a time (scripts/create_datasets.sh runs them all):
 
   sources  list what can be downloaded, and what is read as it is
   download fetch text, tasks, vocabularies or weights
   format   text, JSON lines or a Wikipedia dump to one sentence a line
+  sample   a random sample of whole documents of formatted text
   vocab    formatted text to a vocabulary: WordPiece or byte-level BPE
   encode   formatted text and a vocabulary to shards
   verify   check finished shards
+  stats    describe text or shards: sizes, lengths, unknown words, duplicates
 
 {PROGRAM} STAGE --help lists a stage's options."""
 
-_LATER = ("sample", "pack", "stats")
+_LATER = ("pack",)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -102,6 +104,14 @@ def _format(words: list[str]) -> None:
     _say(f"formatted text: {folder}")
 
 
+def _sample(words: list[str]) -> None:
+    from bert_pytorch.corpus.sampling import SampleConfig, draw_sample
+
+    resolved = parse_settings(SampleConfig, words, program=f"{PROGRAM} sample", description=SampleConfig.__doc__ or "")
+    folder = draw_sample(resolved.settings)
+    _say(f"sample: {folder}")
+
+
 def _vocab(words: list[str]) -> None:
     from bert_pytorch.corpus.vocabulary import VocabConfig, make_vocabulary
 
@@ -135,6 +145,14 @@ def _verify(words: list[str]) -> None:
         )
 
 
+def _stats(words: list[str]) -> None:
+    from bert_pytorch.corpus.stats import StatsConfig, collect_stats
+
+    resolved = parse_settings(StatsConfig, words, program=f"{PROGRAM} stats", description=StatsConfig.__doc__ or "")
+    for line in collect_stats(resolved.settings).report():
+        _say(line)
+
+
 def _say(text: str) -> None:
     print(text)  # noqa: T201 a front door
 
@@ -143,9 +161,11 @@ _STAGES: dict[str, Callable[[list[str]], None]] = {
     "sources": _sources,
     "download": _download,
     "format": _format,
+    "sample": _sample,
     "vocab": _vocab,
     "encode": _encode,
     "verify": _verify,
+    "stats": _stats,
 }
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ class FormatConfig(PoolConfig):
 
     input: tuple[Path, ...] = ()
     """Files or folders with such files: *.txt, *.jsonl and *.json (one object a line), *.csv, *.tsv, each plain or with
-    .gz, .bz2 or .zst behind it; *.parquet; Wikipedia's *.xml.bz2."""
+    .gz, .bz2 or .zst behind it; *.parquet; Wikipedia's *.xml.bz2. Plain *.json is not looked for in folders."""
     output: Path | None = None
     """Folder for the formatted text."""
     documents: Documents = "auto"

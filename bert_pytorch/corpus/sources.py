@@ -73,6 +73,8 @@ class Unit(NamedTuple):
 def find_sources(paths: Sequence[Path]) -> list[Source]:
     """List input files: those named, and under folders all with a known ending, sorted by path.
 
+    Under folders plain `.json` is left out: it is seldom text, often notes about files beside it.
+
     Raises:
         InputError: if a path does not exist, has an unknown ending, a folder holds none of them, or the first bytes of
             files are not those of what their names say; names all of these.
@@ -80,11 +82,18 @@ def find_sources(paths: Sequence[Path]) -> list[Source]:
     sources: list[Source] = []
     for path in paths:
         if path.is_dir():
-            inside = [(file, kind) for file in sorted(path.rglob("*")) if (kind := kind_of(file)) and file.is_file()]
+            inside = [
+                (file, kind)
+                for file in sorted(path.rglob("*"))
+                if file.suffix != ".json" and (kind := kind_of(file)) and file.is_file()
+            ]
             texts = sum(kind.format == "text" for _, kind in inside)
             sources += [Source(file, kind, kind.format == "text" and texts == 1) for file, kind in inside]
             if not inside:
-                raise InputError(f"{path}: no input in this folder; wanted files ending in {KNOWN_ENDINGS}.")
+                raise InputError(
+                    f"{path}: no input in this folder; wanted files ending in {KNOWN_ENDINGS}; plain "
+                    ".json is read only where it is named itself."
+                )
         elif not path.exists():
             raise InputError(f"{path}: there is no such file or folder. Check the spelling of the path.")
         elif kind := kind_of(path):
