@@ -110,7 +110,7 @@ def format_text(config: FormatConfig) -> Path:
     """
     assert config.output is not None
     folder = config.output
-    sources = find_sources(config.input)
+    sources = find_sources(config.input, folder)
     settings: dict[str, Any] = {name: getattr(config, name) for name in _DECISIVE}
     content = hash_files([source.path for source in sources], config)
     layout = [[*source.kind, source.alone] for source in sources]
