@@ -5,8 +5,9 @@ import sys
 TOOLS = (
     ("./scripts/quickstart.sh", "from raw text to a BERT that fills masks, on text that every Python carries"),
     ("./scripts/create_datasets.sh", "a corpus from your own text: vocabulary and shards"),
-    ("python -m bert_pytorch.corpus", "the stages of that one by one: format, vocab, encode, verify"),
+    ("python -m bert_pytorch.corpus", "the stages of that one by one: format, vocab, encode, verify, stats"),
     ("python run_pretraining.py", "pretrain, continue, or only evaluate"),
+    ("python -m bert_pytorch.inspect", "look inside a shard: its header, and rows with their masks marked"),
     ("python -m bert_pytorch.predict", "fill masks with a checkpoint"),
 )
 

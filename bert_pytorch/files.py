@@ -1,20 +1,32 @@
 """Files that are either whole or absent: atomic writing, checksums, and the lock on an output folder."""
 
 import contextlib
+import datetime
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from bert_pytorch.errors import InputError
+from bert_pytorch.errors import InputError, WorkerError
+
+logger = logging.getLogger(__name__)
 
 TEMPORARY_PREFIX = ".partial-"
 """Names of unfinished files start so; nothing reads them, and `remove_partial_files` clears them after a kill."""
+
+_LOCK, _WORKERS_LOCK = ".lock", ".lock-workers"
+_LONGEST_WAIT_SECONDS = 600.0
+_held: dict[Path, str] = {}
+"""Folders that this process has locked, and what their lock says."""
+_umask_lock = threading.Lock()
 
 
 @contextlib.contextmanager
@@ -32,12 +44,17 @@ def atomic_path(path: Path) -> Iterator[Path]:
         try:
             yield temporary
             temporary.chmod(0o666 & ~_umask())  # mkstemp makes 0600, which hides the file from the folder's group
-            _sync(temporary)
-            temporary.replace(path)
-            _sync(path.parent)
+            move_into_place(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+def move_into_place(temporary: Path, path: Path) -> None:
+    """Give a finished file or folder its name, once its bytes are on disk; both names are on one file system."""
+    _sync(temporary)
+    temporary.replace(path)
+    _sync(path.parent)
 
 
 @contextlib.contextmanager
@@ -103,12 +120,13 @@ def sha256_of(path: Path) -> str:
 def exclusive_lock(folder: Path, what: str) -> Iterator[None]:
     """Hold the one writer's lock on `folder`; the kernel frees it when this process ends, however it ends.
 
+    Workers that an earlier holder admitted (`admit_workers`) and that are still writing are waited for.
+
     Raises:
-        InputError: if another process holds it.
+        InputError: if another process holds it, or such workers do not come to an end.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock_path = folder / ".lock"
-    with lock_path.open("a+") as lock:
+    with (folder / _LOCK).open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -118,10 +136,80 @@ def exclusive_lock(folder: Path, what: str) -> Iterator[None]:
                 f"{folder}: {holder} is writing here; two {what} in one folder would destroy each other's work. "
                 "Wait for it to end, or choose another folder."
             ) from None
+        now = datetime.datetime.now(datetime.UTC).isoformat()
+        holder = f"process {os.getpid()} on {os.uname().nodename} since {now}"
         lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {os.uname().nodename}")
+        lock.write(holder)
         lock.flush()
+        os.fsync(lock.fileno())  # workers on other machines read it
+        _wait_for_workers(folder)
+        _held[folder.absolute()] = holder
+        try:
+            yield
+        finally:
+            del _held[folder.absolute()]
+            _dismiss_workers(folder)
+
+
+def admit_workers() -> dict[Path, str]:
+    """Let other processes write in the folders that this one has locked; return each folder and its holder."""
+    for folder in _held:
+        (folder / _WORKERS_LOCK).touch()
+    return dict(_held)
+
+
+@contextlib.contextmanager
+def worker_locks(admitted: Mapping[Path, str]) -> Iterator[None]:
+    """Write, in a worker, in folders that `admit_workers` named: nobody else takes them over meanwhile.
+
+    A worker can outlive its holder, on another machine by hours; where a later one holds the folder, or where
+    the work has ended, it is sent away.
+
+    Raises:
+        WorkerError: if a folder is not, or no more, held by the one who admitted this worker.
+    """
+    with contextlib.ExitStack() as held:
+        for folder, holder in admitted.items():
+            try:
+                lock = held.enter_context((folder / _WORKERS_LOCK).open("rb"))
+                fcntl.flock(lock, fcntl.LOCK_SH)
+                found = (folder / _LOCK).read_text()
+            except FileNotFoundError:
+                found = "nobody"
+            if found != holder:
+                raise WorkerError(f"{folder}: it is held by {found}, not by {holder} who sent this work; left alone.")
         yield
+
+
+def _wait_for_workers(folder: Path) -> None:
+    """Return once no worker of an earlier holder writes; those that come later find another holder and go."""
+    try:
+        lock = (folder / _WORKERS_LOCK).open("r+b")
+    except FileNotFoundError:
+        return
+    with lock:
+        deadline = time.monotonic() + _LONGEST_WAIT_SECONDS
+        while not _lock_at_once(lock):
+            if time.monotonic() > deadline:
+                raise InputError(
+                    f"{folder}: workers of an earlier start are still writing here. End them, or choose another folder."
+                )
+            logger.info("%s: waiting for workers of an earlier start to end", folder)
+            time.sleep(1)
+
+
+def _dismiss_workers(folder: Path) -> None:
+    with contextlib.suppress(FileNotFoundError), (folder / _WORKERS_LOCK).open("r+b") as lock:
+        if _lock_at_once(lock):
+            (folder / _WORKERS_LOCK).unlink()
+
+
+def _lock_at_once(lock: IO[bytes]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextlib.contextmanager
@@ -144,6 +232,7 @@ def _sync(path: Path) -> None:
 
 
 def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
+    with _umask_lock:  # two threads between these lines would leave the process without a mask
+        mask = os.umask(0)
+        os.umask(mask)
     return mask

@@ -33,7 +33,8 @@ with warnings.catch_warnings():
         """Options of `fill-mask`."""
 
         texts: tyro.conf.Positional[tuple[str, ...]] = ()
-        """Texts with [MASK] in them, each in quotes; without any, the lines of standard input."""
+        """Texts with [MASK] in them (byte-level BPE: or <mask>), each in quotes; without any, the lines of standard
+        input."""
         checkpoint: Path | None = None
         """A ckpt_N.pt, a run's output folder, or a Hugging Face directory.  Required."""
         top_k: int = Field(5, ge=1)
@@ -81,7 +82,7 @@ def fill_masks(config: FillMaskConfig, program: str) -> None:
         raise ConfigError(program, problems)
     for text in config.texts or _lines_of_standard_input(filler):
         guesses = filler.fill(text, config.top_k)
-        _say(_as_json(text, guesses) if config.json else _as_table(text, guesses))
+        _say(_as_json(text, guesses) if config.json else _as_table(text, guesses, filler))
 
 
 def _lines_of_standard_input(filler: MaskFiller) -> Iterator[str]:
@@ -101,17 +102,19 @@ def _lines_of_standard_input(filler: MaskFiller) -> Iterator[str]:
         raise InputError(f"standard input is empty: give lines with {MASK_TOKEN} in them, or a text in quotes.")
 
 
-def _as_table(text: str, guesses: list[list[Guess]]) -> str:
+def _as_table(text: str, guesses: list[list[Guess]], filler: MaskFiller) -> str:
     lines = [text]
     for number, ranked in enumerate(guesses, start=1):
         if len(guesses) > 1:
-            lines.append(f"  {MASK_TOKEN} {number}")
-        lines += [f"  {guess.probability:7.2%}  {_readable(guess.token)}" for guess in ranked]
+            lines.append(f"  {filler.mask_token} {number}")
+        lines += [f"  {guess.probability:7.2%}  {_readable(*filler.tokenizer.piece(guess.token))}" for guess in ranked]
     return "\n".join(lines) + "\n"
 
 
-def _readable(token: str) -> str:
-    return f"…{token.removeprefix('##')}  (continues the word before)" if token.startswith("##") else token
+def _readable(piece: str, joins: bool) -> str:
+    if not piece.strip() or not piece.isprintable():  # byte-level BPE has tokens for spaces and control characters
+        piece = repr(piece)
+    return f"…{piece}  (continues the word before)" if joins else piece
 
 
 def _as_json(text: str, guesses: list[list[Guess]]) -> str:

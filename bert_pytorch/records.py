@@ -4,7 +4,7 @@ Letters: n rows of a shard, L their length, P their slots for masked tokens; B s
 together (no padding), M the masked ones among them.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -43,27 +43,52 @@ class Vocabulary(NamedTuple):
     """Byte-level BPE: whether a text's first word is written as any other, with a space before it."""
 
     @property
+    def kind(self) -> Literal["wordpiece", "byte_bpe"]:
+        """What splits words into tokens."""
+        return "wordpiece" if self.merges is None else "byte_bpe"
+
+    @property
     def special(self) -> SpecialTokens:
         """The spellings of the special tokens."""
         return WORDPIECE_SPECIALS if self.merges is None else BYTE_BPE_SPECIALS
 
     @property
     def pad_id(self) -> int:
-        """Id that fills rows up: 0 for WordPiece."""
+        """Id that rows are padded with: 0 for WordPiece, wherever `<pad>` stands for byte-level BPE."""
         return self.id_of(self.special.pad)
 
     @property
+    def unknown_id(self) -> int:
+        """Id of what has no token; byte-level BPE never needs it."""
+        return self.id_of(self.special.unknown)
+
+    @property
     def cls_id(self) -> int:
-        """Id of the token that starts a sequence."""
+        """Id that starts every sequence."""
         return self.id_of(self.special.cls)
 
     @property
     def sep_id(self) -> int:
-        """Id of the token that ends a segment."""
+        """Id that ends every segment."""
         return self.id_of(self.special.sep)
 
+    @property
+    def mask_id(self) -> int:
+        """Id that stands in a masked token's place."""
+        return self.id_of(self.special.mask)
+
+    @property
+    def structural_ids(self) -> tuple[int, ...]:
+        """Ids that stand for no text and are never masked: padding, start, end and mask; unknown words are text."""
+        return self.pad_id, self.cls_id, self.sep_id, self.mask_id
+
+    def describe(self) -> str:
+        """Say in a few words what it is."""
+        kind = "WordPiece" if self.merges is None else "byte-level BPE"
+        return f"{len(self.tokens):,} {'lower-cased' if self.lowercase else 'cased'} {kind} tokens"
+
     def id_of(self, token: str) -> int:
-        """Return a token's id.
+        """Return a token's id; searches the list, up to 1 ms: ask once, not for every row.
 
         Raises:
             ValueError: if it is not in the vocabulary.
@@ -86,7 +111,7 @@ class SequenceRows(NamedTuple):
     """Rows of a shard, whatever its file format."""
 
     input_ids: np.ndarray
-    """int32 (n, L), `[CLS] A [SEP] (B [SEP])`, zero-padded."""
+    """int32 (n, L), `[CLS] A [SEP] (B [SEP])`, padded with the vocabulary's padding id (WordPiece: 0)."""
     lengths: np.ndarray
     """int32 (n,), tokens before the padding."""
     segment_b_starts: np.ndarray

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Build a pretraining corpus: text → formatted text → vocabulary → shards.
+# Build a pretraining corpus: download → text → formatted text → vocabulary → shards.
 #
+#   ./scripts/create_datasets.sh --output corpus --nproc 4 --download --format --encode
 #   ./scripts/create_datasets.sh --output corpus --nproc 4 --input my_texts wikipedia.xml.bz2
 #   ./scripts/create_datasets.sh --output corpus --nproc 4 --encode --encode-type bert
 #
@@ -12,15 +13,23 @@ usage() {
     cat <<'TEXT'
 usage: create_datasets.sh -o DIR [options]
 
-  -o, --output DIR        folder for everything: DIR/formatted, DIR/vocab, DIR/encoded (required)
+  -o, --output DIR        folder for everything: DIR/download, DIR/formatted, DIR/vocab, DIR/encoded (required)
   -p, --nproc N           worker processes (default: every core)
-      --input PATH …      input of the first stage that runs: text files or folders, JSON lines, Wikipedia dumps;
-                          with --encode and no --format, formatted text
+      --input PATH …      text of your own: files or folders, JSON lines, Wikipedia dumps; with --encode and no
+                          --format, formatted text.  --format reads it beside what --download fetched
 
   Stages; without any of these, formatting and encoding run:
-      --download          not in this version: fetch the text yourself and name it with --input
+      --download          Wikipedia and books into DIR/download; goes on where an earlier start was ended, and
+                          says how to provide a file by hand where there is no network
       --format            text to one sentence a line, blank line between documents
       --encode            formatted text to a vocabulary, unless one is given, and shards
+
+  Options of --download:
+      --language L        which Wikipedia: en (default), de, simple …
+      --date D            date of its dump, such as 20261101, or latest (default)
+      --mirror URL …      where to fetch it from instead of dumps.wikimedia.org and its mirrors
+      --no-books          Wikipedia only
+      --books_mirror URL  where books1.tar.gz, yours or the published one, lies
 
   Options of --encode:
       --encode-type TYPE  bert: sentence pairs, lengths 128 and 512; roberta: full sentences of 512 (default)
@@ -31,7 +40,6 @@ usage: create_datasets.sh -o DIR [options]
       --masking KIND      dynamic (default): masks are drawn in training; static: now, in NVIDIA's layout
       --dupe_factor N     times that every document is encoded, each with other cuts and masks (default 1)
       --seed N            seed of every random choice, in all stages
-      --no-books          accepted; it matters to --download only
   -h, --help              this text
 TEXT
 }
@@ -41,8 +49,9 @@ usage_error() {
     exit 2
 }
 
+language=() date=() mirrors=() books=true books_mirror=()
 output="" nproc=0 encode_type=roberta vocab_file="" vocab_size="" seed=() extra=()
-format=false encode=false inputs=() lengths=()
+download=false format=false encode=false inputs=() lengths=()
 
 while (($#)); do
     option=$1
@@ -50,7 +59,7 @@ while (($#)); do
     case $option in
         -o | --output | -p | --nproc | --encode-type | --encode_type | --vocab_file | --vocab-file | \
             --vocab_size | --vocab-size | --seed | --eval_fraction | --eval-fraction | --masking | \
-            --dupe_factor | --dupe-factor)
+            --dupe_factor | --dupe-factor | --language | --date | --books_mirror | --books-mirror)
             (($#)) && [[ $1 != --* ]] || usage_error "$option: no value follows it."
             value=$1
             shift
@@ -62,6 +71,13 @@ while (($#)); do
         --vocab_size | --vocab-size) vocab_size=$value ;;
         --eval_fraction | --eval-fraction | --masking | --dupe_factor | --dupe-factor) extra+=("$option" "$value") ;;
         --seed) seed=(--seed "$value") ;;
+        --language) language=(--language "$value") ;;
+        --date) date=(--date "$value") ;;
+        --books_mirror | --books-mirror) books_mirror=(--mirror "$value" --any_archive) ;;
+        --mirror)
+            while (($#)) && [[ $1 != -* ]]; do mirrors+=("$1") && shift; done
+            ((${#mirrors[@]})) || usage_error "--mirror: no address follows it."
+            ;;
         --input)
             while (($#)) && [[ $1 != -* ]]; do inputs+=("$1") && shift; done
             ((${#inputs[@]})) || usage_error "--input: no path follows it."
@@ -72,10 +88,8 @@ while (($#)); do
             ;;
         --format) format=true ;;
         --encode) encode=true ;;
-        --no-books | --no_books) ;;
-        --download)
-            usage_error "--download comes in a later version; fetch the text yourself and name it with --input PATH."
-            ;;
+        --no-books | --no_books) books=false ;;
+        --download) download=true ;;
         -h | --help) usage && exit 0 ;;
         *) usage_error "unknown option $option." ;;
     esac
@@ -86,7 +100,7 @@ done
 [[ $encode_type == bert || $encode_type == roberta ]] ||
     usage_error "--encode-type: found '$encode_type', wanted bert or roberta."
 [[ -z $vocab_file || -z $vocab_size ]] || usage_error "--vocab_file and --vocab_size contradict each other: keep one."
-$format || $encode || { format=true encode=true; }
+$download || $format || $encode || { format=true encode=true; }
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 python=${PYTHON:-}
@@ -96,9 +110,19 @@ if [[ -z $python ]]; then
 fi
 corpus() { PYTHONPATH=$repository${PYTHONPATH:+:$PYTHONPATH} "$python" -m bert_pytorch.corpus "$@"; }
 
+wikipedia=$output/download/wikipedia bookscorpus=$output/download/bookscorpus
+if $download; then
+    ((${#mirrors[@]} == 0)) || mirrors=(--mirror "${mirrors[@]}")
+    corpus download wikipedia --output "$wikipedia" "${language[@]}" "${date[@]}" "${mirrors[@]}"
+    ! $books || corpus download bookscorpus --output "$bookscorpus" "${books_mirror[@]}"
+fi
+
 formatted=("$output/formatted")
 if $format; then
-    ((${#inputs[@]})) || usage_error "--input is missing: name text, a Wikipedia dump, or folders with such files."
+    [[ ! -d $wikipedia ]] || inputs+=("$wikipedia")
+    ! $books || [[ ! -d $bookscorpus ]] || inputs+=("$bookscorpus")
+    ((${#inputs[@]})) ||
+        usage_error "--input is missing: name text, a Wikipedia dump, or folders with such files; or give --download."
     corpus format --input "${inputs[@]}" --output "$output/formatted" --processes "$nproc" "${seed[@]}"
 elif ((${#inputs[@]})); then
     formatted=("${inputs[@]}")

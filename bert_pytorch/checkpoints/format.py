@@ -11,6 +11,7 @@ import torch
 
 from bert_pytorch.errors import InputError
 from bert_pytorch.records import Vocabulary
+from bert_pytorch.vocabulary import merge_lines, parse_merges
 
 FORMAT_VERSION = 1
 """Raised when an entry changes its meaning; files of other versions are refused, never guessed at."""
@@ -38,10 +39,14 @@ class Weights(NamedTuple):
     """Token of each id."""
     lowercase: bool
     """Whether text is lower-cased before it is split."""
+    merges: list[str] | None = None
+    """Merges of byte-level BPE by rank, each `left right`; None for WordPiece, as in files without this entry."""
+    add_prefix_space: bool = False
+    """Byte-level BPE: whether a text's first word is spelled with a space before it."""
 
     def tokenizer_vocabulary(self) -> Vocabulary:
-        """Return vocabulary and casing as the record that `tokenization` takes."""
-        return Vocabulary(tuple(self.vocabulary), self.lowercase)
+        """Return these entries as the record that `tokenization` takes."""
+        return _vocabulary_of(self)
 
 
 class Checkpoint(NamedTuple):
@@ -73,6 +78,14 @@ class Checkpoint(NamedTuple):
     """What the run chose by measuring, so that a resumed run chooses the same."""
     run_config: dict[str, Any] = {}  # noqa: RUF012 never modified
     """Settings of the run in plain values, to print what a second start changes."""
+    merges: list[str] | None = None
+    """Merges of byte-level BPE, as in `Weights`."""
+    add_prefix_space: bool = False
+    """Byte-level BPE's, as in `Weights`."""
+
+    def tokenizer_vocabulary(self) -> Vocabulary:
+        """Return vocabulary, casing and merges as the record that `tokenization` takes."""
+        return _vocabulary_of(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the dict that is saved."""
@@ -100,7 +113,23 @@ def weights_from_dict(values: Mapping[str, Any], where: str) -> Weights:
     """
     check_version(values, where)
     _check(values, _WEIGHTS, where)
-    return Weights(*(values[name] for name in Weights._fields))
+    return Weights(**{name: values[name] for name in Weights._fields if name in values})
+
+
+def vocabulary_entries(vocabulary: Vocabulary) -> dict[str, Any]:
+    """Return the entries of a checkpoint that hold a vocabulary, in plain values."""
+    return {
+        "vocabulary": list(vocabulary.tokens),
+        "lowercase": vocabulary.lowercase,
+        "merges": None if vocabulary.merges is None else merge_lines(vocabulary),
+        "add_prefix_space": vocabulary.add_prefix_space,
+    }
+
+
+def _vocabulary_of(entries: Weights | Checkpoint) -> Vocabulary:
+    tokens = tuple(entries.vocabulary)
+    merges = None if entries.merges is None else parse_merges(entries.merges, tokens)
+    return Vocabulary(tokens, entries.lowercase, merges, entries.add_prefix_space)
 
 
 def check_version(values: Any, where: str) -> None:
@@ -137,14 +166,19 @@ def _is_optimizer(value: Any) -> bool:
     )
 
 
+def _is_text_list(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
 _WEIGHTS = {
     "model": ("a dict of tensors", _is_state_dict),
     "model_config": ("a dict", lambda value: isinstance(value, dict)),
-    "vocabulary": (
-        "a list of texts",
-        lambda value: isinstance(value, list) and all(isinstance(item, str) for item in value),
-    ),
+    "vocabulary": ("a list of texts", _is_text_list),
     "lowercase": ("true or false", lambda value: isinstance(value, bool)),
+}
+_OPTIONAL = {
+    "merges": ("a list of texts", lambda value: value is None or _is_text_list(value)),
+    "add_prefix_space": ("true or false", lambda value: isinstance(value, bool)),
 }
 _TRAINING = {
     "step": ("a whole number >= 0", _is_count),
@@ -163,6 +197,14 @@ def _check(values: Mapping[str, Any], wanted: dict[str, Any], where: str) -> Non
             problems.append(f'"{name}" is missing')
         elif not is_right(values[name]):
             problems.append(f'"{name}" is {_short(values[name])}, wanted {description}')
+    for name, (description, is_right) in _OPTIONAL.items():
+        if name in values and not is_right(values[name]):
+            problems.append(f'"{name}" is {_short(values[name])}, wanted {description}')
+    if not problems and values.get("merges") is not None:
+        try:
+            parse_merges(values["merges"], values["vocabulary"])
+        except ValueError as error:
+            problems.append(f'"merges": {error} of its vocabulary')
     if problems:
         raise InputError(f"{where}: {'; '.join(problems)}. Name a ckpt_N.pt that run_pretraining.py wrote.")
 

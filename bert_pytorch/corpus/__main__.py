@@ -1,4 +1,4 @@
-"""Build corpora: `python -m bert_pytorch.corpus format|sample|vocab|encode|verify …`.
+"""Build corpora: `python -m bert_pytorch.corpus format|sample|vocab|encode|verify|stats …`.
 
 python -m bert_pytorch.corpus format --input my_texts --output corpus/formatted
 python -m bert_pytorch.corpus vocab --input corpus/formatted --output corpus/vocab --vocab_size 8192
@@ -21,19 +21,22 @@ from bert_pytorch.errors import EXIT_DONE, EXIT_STOPPED, EXIT_USAGE, ConfigError
 
 PROGRAM = "python -m bert_pytorch.corpus"
 
-_USAGE = f"""usage: {PROGRAM} {{format,sample,vocab,encode,verify}} …
+_USAGE = f"""usage: {PROGRAM} {{sources,download,format,sample,vocab,encode,verify,stats}} …
 
 Build a corpus, one stage at a time (scripts/create_datasets.sh runs them all):
 
+  sources  list what can be downloaded, and what is read as it is
+  download fetch text, tasks, vocabularies or weights
   format   text, JSON lines or a Wikipedia dump to one sentence a line
-  vocab    formatted text to a WordPiece vocabulary
   sample   a random sample of whole documents of formatted text
+  vocab    formatted text to a vocabulary: WordPiece or byte-level BPE
   encode   formatted text and a vocabulary to shards
   verify   check finished shards
+  stats    describe text or shards: sizes, lengths, unknown words, duplicates
 
 {PROGRAM} STAGE --help lists a stage's options."""
 
-_LATER = ("download", "pack", "stats", "sources")
+_LATER = ("pack",)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,6 +66,34 @@ def _run(words: list[str]) -> int:
         report("stopped. What is finished is kept: the same command goes on from there.")
         return EXIT_STOPPED
     return EXIT_DONE
+
+
+def _sources(words: list[str]) -> None:
+    from bert_pytorch.downloads.catalogue import sources_table
+
+    if words and words[0] not in ("-h", "--help"):
+        raise ConfigError(f"{PROGRAM} sources", [f"found {words[0]!r}, wanted no options."])
+    _say(sources_table(PROGRAM))
+
+
+def _download(words: list[str]) -> None:
+    from bert_pytorch.downloads.catalogue import SOURCES, sources_table
+    from bert_pytorch.downloads.download import download
+
+    program = f"{PROGRAM} download"
+    if not words or words[0] in ("-h", "--help"):
+        if not words:
+            raise ConfigError(program, [f"name a source first: {', '.join(SOURCES)}."])
+        return _say(sources_table(PROGRAM))
+    if words[0] not in SOURCES:
+        near = difflib.get_close_matches(words[0], SOURCES, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"wanted one of {', '.join(SOURCES)}."
+        raise ConfigError(program, [f"unknown source {words[0]!r}: {hint}"])
+    source = SOURCES[words[0]]
+    described = source.settings.__doc__ or ""
+    resolved = parse_settings(source.settings, words[1:], program=f"{program} {source.name}", description=described)
+    _say(f"downloaded: {download(source, resolved.settings)}")
+    return None
 
 
 def _format(words: list[str]) -> None:
@@ -114,16 +145,27 @@ def _verify(words: list[str]) -> None:
         )
 
 
+def _stats(words: list[str]) -> None:
+    from bert_pytorch.corpus.stats import StatsConfig, collect_stats
+
+    resolved = parse_settings(StatsConfig, words, program=f"{PROGRAM} stats", description=StatsConfig.__doc__ or "")
+    for line in collect_stats(resolved.settings).report():
+        _say(line)
+
+
 def _say(text: str) -> None:
     print(text)  # noqa: T201 a front door
 
 
 _STAGES: dict[str, Callable[[list[str]], None]] = {
+    "sources": _sources,
+    "download": _download,
     "format": _format,
     "sample": _sample,
     "vocab": _vocab,
     "encode": _encode,
     "verify": _verify,
+    "stats": _stats,
 }
 
 if __name__ == "__main__":

@@ -71,13 +71,12 @@ class Build(NamedTuple):
     @contextlib.contextmanager
     def in_work(self) -> Iterator[None]:
         """Mark the folder as unfinished while work goes on in it; no part of a file stays, however it ends."""
-        remove_partial_files(self.folder)  # of writers that were killed
+        remove_partial_files(self.folder)  # of an earlier start that was killed
         atomic_write_json(self.folder / UNFINISHED, {"fingerprint": self.fingerprint, "settings": self.settings})
         try:
             yield
-        except BaseException:
-            remove_partial_files(self.folder)  # of workers that were ended because another one failed
-            raise
+        finally:
+            remove_partial_files(self.folder)  # of workers that were ended, or killed and replaced
 
     def finish(self, record: dict[str, Any]) -> None:
         """Write the record and take the mark away."""

@@ -15,9 +15,9 @@ import numpy as np
 from bert_pytorch.corpus.cleaning import CleanStep
 from bert_pytorch.corpus.format_units import WORK_FOLDER, clean_documents
 from bert_pytorch.corpus.pool import PoolConfig, run_tasks
-from bert_pytorch.corpus.progress import Progress
 from bert_pytorch.corpus.sources import Unit
 from bert_pytorch.files import atomic_path
+from bert_pytorch.progress import Progress
 
 _HASH_BYTES = 16
 _COMPARED = 4 << 20

@@ -23,7 +23,6 @@ from pydantic import Field
 from bert_pytorch.corpus.builds import fingerprint_of
 from bert_pytorch.corpus.plan import Block, DocumentTable, divide, find_documents, hold_out, text_files
 from bert_pytorch.corpus.pool import PoolConfig, num_processes, run_tasks
-from bert_pytorch.corpus.progress import Progress
 from bert_pytorch.corpus.sequences import Kind
 from bert_pytorch.corpus.sets import SetPlan, Splits, StoredRows, make_shards, manifest_of, plan_set
 from bert_pytorch.corpus.token_blocks import (
@@ -36,6 +35,7 @@ from bert_pytorch.corpus.token_blocks import (
 from bert_pytorch.data.masking import MaskingConfig, policy_for
 from bert_pytorch.errors import InputError
 from bert_pytorch.files import atomic_write_json, exclusive_lock, remove_partial_files
+from bert_pytorch.progress import Progress
 from bert_pytorch.shards.layouts import BUILD_LOG, EVAL_PREFIX, TRAIN_PREFIX
 from bert_pytorch.shards.writing import Compression
 from bert_pytorch.tokenization.tokenizer import Tokenizer
@@ -200,7 +200,11 @@ def _token_folder(config: EncodeConfig, plans: Sequence[SetPlan]) -> Iterator[Pa
     with exclusive_lock(folder, "builds"):
         remove_partial_files(folder)
         plans[0].tokenizer.save(folder)
-        yield folder
+        try:
+            yield folder
+        except BaseException:
+            remove_partial_files(folder)
+            raise
         shutil.rmtree(folder)
 
 

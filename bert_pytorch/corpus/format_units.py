@@ -3,14 +3,14 @@
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from bert_pytorch.corpus.cleaning import CleanStep, clean
-from bert_pytorch.corpus.sentences import Newlines, load_splitter, split_document
+from bert_pytorch.corpus.sentences import Newlines, SplitterName, load_splitter, split_document
 from bert_pytorch.corpus.sources import Unit, read_unit
 from bert_pytorch.files import atomic_path, atomic_write_json, remove_partial_files
 
@@ -28,6 +28,7 @@ class FormatTask(NamedTuple):
     unit: Unit
     folder: Path
     newlines: Newlines
+    splitter: SplitterName
     clean_steps: tuple[CleanStep, ...]
     duplicates: np.ndarray
     """int64, numbers of the unit's documents that are left out, ascending; blank documents have none."""
@@ -70,7 +71,7 @@ def format_unit(task: FormatTask) -> None:
 
 
 def _formatted(task: FormatTask, counts: dict[str, int]) -> Iterator[bytes]:
-    splitter = load_splitter(task.folder)
+    splitter = load_splitter(task.folder, task.splitter)
     left_out = set(task.duplicates.tolist())
     for number, text in enumerate(clean_documents(task.unit, task.clean_steps, counts)):
         if number in left_out:
@@ -82,7 +83,9 @@ def _formatted(task: FormatTask, counts: dict[str, int]) -> Iterator[bytes]:
             yield ("\n".join(sentences) + "\n").encode()
 
 
-def clean_documents(unit: Unit, steps: tuple[CleanStep, ...], counts: dict[str, int] | None = None) -> Iterator[str]:
+def clean_documents(
+    unit: Unit, steps: tuple[CleanStep, ...], counts: dict[str, int] | None = None
+) -> Generator[str, None, None]:
     """Yield the documents of a unit, cleaned, without those that hold nothing but white space."""
     counts = counts if counts is not None else dict.fromkeys(COUNTS, 0)
     for document in read_unit(unit):

@@ -1,24 +1,40 @@
-"""Work spread over processes: the same results in the same order whatever their number, failures named."""
+"""Work spread over processes or machines: the same results in the same order wherever, failures retried and named."""
 
+import errno
 import logging
-import multiprocessing
-import multiprocessing.connection
 import os
-import signal
-import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
 
 from pydantic import Field
 
 from bert_pytorch.config.settings import Settings
-from bert_pytorch.corpus.progress import Progress
-from bert_pytorch.errors import BertPytorchError, WorkerError
+from bert_pytorch.corpus.dask_pool import DaskPool
+from bert_pytorch.corpus.local_pool import LocalPool
+from bert_pytorch.corpus.tasks import Executor, InProcess, WorkerLostError
+from bert_pytorch.errors import (
+    BertPytorchError,
+    ConfigError,
+    InputError,
+    MissingDependencyError,
+    WorkerError,
+    explain_os_error,
+)
+from bert_pytorch.progress import Progress
+
+logger = logging.getLogger(__name__)
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+
+_FIRST_PAUSE_SECONDS = 1.0
+_MOST_NAMED = 20
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_LASTING = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 class PoolConfig(Settings):
@@ -26,10 +42,29 @@ class PoolConfig(Settings):
 
     processes: int = Field(0, ge=0)
     """Worker processes; 0 takes every core this program may run on. The result does not depend on it."""
+    scheduler: str = ""
+    """Do the work on a running Dask cluster: its scheduler's address, tcp://host:8786, or the file that it wrote
+    (dask scheduler --scheduler-file F.json). The workers need this same package and a file system shared with this
+    machine; --processes then counts only for what is done here."""
+    retries: int = Field(2, ge=0, le=100)
+    """Further attempts at a file whose worker was killed or whose error may pass, as one of the file system."""
+
+    def combination_problems(self) -> Iterator[str]:
+        """Yield a message for each impossible combination."""
+        yield from super().combination_problems()
+        if (
+            self.scheduler
+            and not re.fullmatch(r"[a-z]+://\S+:\d+", self.scheduler)
+            and not Path(self.scheduler).is_file()
+        ):
+            yield (
+                f"--scheduler: found {self.scheduler!r}, wanted an address such as tcp://host:8786 or an existing "
+                "scheduler file. A scheduler is started with: dask scheduler"
+            )
 
 
 def num_processes(config: PoolConfig) -> int:
-    """Return the number of processes that a configuration asks for."""
+    """Return the number of processes on this machine that a configuration asks for."""
     return config.processes or len(os.sched_getaffinity(0))
 
 
@@ -43,73 +78,129 @@ def run_tasks(
 ) -> list[Result]:
     """Call `work` on every task; results come in the order of tasks.
 
+    A task that fails does not stop the others.  An error that may pass is tried again after them, and a task whose
+    process was killed then has the machine to itself.  Work may be done twice (where a cluster takes a live worker for
+    dead): it writes by `files.atomic_path`, the same bytes each time.
+
     Args:
         work: a function of a module, so that it can be sent to a process.
         tasks: what to call it with.
-        pool: how many processes; with one, or a single task, all happens in this process.
+        pool: where, in how many processes, and how many attempts.
         name: says what a task works on, for messages.
         progress: told the size of each finished task.
         size: of a task, in the unit of `progress`.
 
     Raises:
-        BertPytorchError, OSError: what a task raised; the others are given up.
-        WorkerError: if a task failed otherwise or its process was killed.
+        BertPytorchError, OSError: what the only task that failed raised.
+        InputError: naming all tasks that failed, if all for this reason.
+        WorkerError: naming all tasks that failed; or the only one, if it failed otherwise or its process was killed.
     """
-    processes = num_processes(pool)
-    if processes == 1 or len(tasks) <= 1:
-        results = []
-        for task in tasks:
-            results.append(_named(lambda task=task: work(task), name(task)))  # type: ignore[misc]
-            progress.advance(size(task))
-        return results
-    context = multiprocessing.get_context("spawn")  # forked children inherit HDF5's and the tokenizer's locked threads
-    with ProcessPoolExecutor(min(processes, len(tasks)), context, initializer=_prepare_worker) as workers:
-        futures = {workers.submit(work, task): task for task in tasks}
-        try:
-            _collect(futures, name, progress, size)
-        except BaseException:
-            workers.shutdown(wait=False, cancel_futures=True)
-            for process in list((workers._processes or {}).values()):
-                process.terminate()
-            raise
-        return [future.result() for future in futures]
+    if not tasks:
+        return []
+    attempts = _Attempts(tasks, name, progress, size)
+    with _executor(work, tasks, pool) as executor:
+        attempts.make(range(len(tasks)), executor, executor.capacity)
+        for retry in range(pool.retries):
+            again = [number for number, error in attempts.failures.items() if _may_pass(error)]
+            if not again:
+                break
+            time.sleep(_FIRST_PAUSE_SECONDS * 2**retry)
+            lost = [number for number in again if _lacked_memory(attempts.failures[number])]
+            attempts.make([number for number in again if number not in set(lost)], executor, executor.capacity)
+            attempts.make(lost, executor, 1)
+    if attempts.failures:
+        raise _summary(
+            [(name(tasks[number]), error) for number, error in sorted(attempts.failures.items())], len(tasks)
+        )
+    return attempts.results
 
 
-def _collect(
-    futures: dict[Future[Result], Task], name: Callable[[Task], str], progress: Progress, size: Callable[[Task], int]
-) -> None:
-    pending = set(futures)
-    while pending:
-        done, pending = wait(pending, timeout=1.0, return_when=FIRST_COMPLETED)
-        broken = [future for future in done if isinstance(future.exception(), BrokenProcessPool)]
-        for future in done.difference(broken):
-            _named(future.result, name(futures[future]))
-            progress.advance(size(futures[future]))
-        if broken:
-            raise WorkerError(
-                f"a worker process was killed while {name(futures[broken[0]])} or another piece was in work; the usual "
-                "reason is too little memory. What is finished is kept: start again with fewer --processes."
-            )
+def _executor(work: Callable[[Any], Any], tasks: Sequence[Any], pool: PoolConfig) -> Executor:
+    if pool.scheduler:
+        return DaskPool(work, pool.scheduler, tasks[0])
+    processes = min(num_processes(pool), len(tasks))
+    return LocalPool(work, processes) if processes > 1 else InProcess(work)
 
 
-def _named(call: Callable[[], Result], name: str) -> Result:
-    try:
-        return call()
-    except (BertPytorchError, OSError):
-        raise
-    except Exception as error:
-        raise WorkerError(f"{name}: {type(error).__name__}: {error}") from error
+class _Attempts:
+    """What came of the tasks so far."""
+
+    def __init__(
+        self, tasks: Sequence[Any], name: Callable[[Any], str], progress: Progress, size: Callable[[Any], int]
+    ) -> None:
+        self._tasks, self._name, self._progress, self._size = tasks, name, progress, size
+        self.results: list[Any] = [None] * len(tasks)
+        self.failures: dict[int, Exception] = {}
+        self._warned: set[int] = set()
+
+    def make(self, numbers: Sequence[int], executor: Executor, at_once: int) -> None:
+        """Attempt tasks, only so many of them handed over at a time: each may hold megabytes.
+
+        Raises:
+            BertPytorchError, OSError: if no other task could fare better: a full disk, a missing library.
+        """
+        waiting, in_work = deque(numbers), 0
+        while waiting or in_work:
+            while waiting and in_work < min(at_once, executor.capacity):
+                executor.submit(waiting[0], self._tasks[waiting.popleft()])
+                in_work += 1
+            for number, result, error in executor.wait(1.0):
+                in_work -= 1
+                self.failures.pop(number, None)
+                if error is None:
+                    self.results[number] = result
+                    self._progress.advance(self._size(self._tasks[number]))
+                else:
+                    self._note(number, error)
+            self._progress.tick()
+
+    def _note(self, number: int, error: Exception) -> None:
+        if isinstance(error, MissingDependencyError | ConfigError) or (
+            isinstance(error, OSError) and error.errno in _NO_ROOM
+        ):
+            raise error
+        self.failures[number] = error
+        if number not in self._warned and 1 < len(self._tasks) and len(self._warned) < _MOST_NAMED:
+            self._warned.add(number)
+            logger.warning("failed, the rest goes on: %s", _told(self._name(self._tasks[number]), error))
 
 
-def _prepare_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers itself
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one core a process
-    logging.getLogger().setLevel(logging.WARNING)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+def _may_pass(error: Exception) -> bool:
+    if isinstance(error, OSError):
+        return error.errno not in _LASTING
+    return not isinstance(error, InputError)
 
 
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    multiprocessing.connection.wait([parent.sentinel])
-    os._exit(1)  # the parent was killed: waiting for its next task would last for ever
+def _lacked_memory(error: Exception) -> bool:
+    return isinstance(error, WorkerLostError | MemoryError)
+
+
+def _summary(failures: list[tuple[str, Exception]], num_tasks: int) -> Exception:
+    """Return the one error for all that failed."""
+    summary: InputError | WorkerError
+    if len(failures) == 1:
+        ((name, error),) = failures
+        if isinstance(error, OSError | BertPytorchError) and not isinstance(error, WorkerError):
+            return error
+        summary = WorkerError(f"{_told(name, error)} What is finished is kept: the same command goes on from there.")
+    else:
+        kind = InputError if all(isinstance(error, InputError) for _, error in failures) else WorkerError
+        lines = list(dict.fromkeys(_told(name, error) for name, error in failures))  # a file may be several tasks
+        more = [f"… and {len(lines) - _MOST_NAMED} more"] if len(lines) > _MOST_NAMED else []
+        summary = kind(
+            f"{len(failures)} of {num_tasks} pieces of work failed; the others are done and kept. Mend what is named "
+            "here and give the same command again: it does what is missing."
+            + "".join(f"\n  - {line}" for line in lines[:_MOST_NAMED] + more)
+        )
+    summary.__cause__ = failures[0][1]
+    return summary
+
+
+def _told(name: str, error: Exception) -> str:
+    if isinstance(error, OSError):
+        text = explain_os_error(error)
+    elif isinstance(error, BertPytorchError):
+        text = str(error)
+    else:
+        text = f"{type(error).__name__}: {error}."
+    return text if name in text else f"{name}: {text}"

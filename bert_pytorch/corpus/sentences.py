@@ -1,7 +1,9 @@
-"""Sentence splitting by NLTK's Punkt (Kiss and Strunk 2006): a document to sentences, each on one line.
+"""Sentence splitting: a document to sentences, each on one line.
 
-Punkt's parameters (abbreviations, collocations, …) come from NLTK's data where they are installed, else they are learnt
-from a sample of the corpus itself: no download is ever needed.
+nltk       Punkt (Kiss and Strunk 2006) as NLTK has it; its parameters (abbreviations, collocations, …) come from NLTK's
+           data where they are installed, else they are learnt from a sample of the corpus itself: no download is needed
+nupunkt    Punkt trained on legal text: knows citations and thousands of abbreviations, English only
+newline    every line is a sentence
 """
 
 import functools
@@ -11,18 +13,18 @@ import logging
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import nltk
-import nltk.redos
-from nltk.tokenize.punkt import PunktParameters, PunktSentenceTokenizer, PunktTokenizer, PunktTrainer
-
+from bert_pytorch.corpus import punkt
+from bert_pytorch.errors import MissingDependencyError
 from bert_pytorch.files import atomic_write_json
 
 logger = logging.getLogger(__name__)
 
 Newlines = Literal["auto", "break", "join"]
+SplitterName = Literal["nltk", "nupunkt", "newline"]
 Splitter = Callable[[str], list[str]]
+"""Splits a paragraph whose only white space is single spaces between words into sentences of the same kind."""
 
 PARAMETERS_FILE = "punkt.json"
 _WRAP_WIDTH = 120
@@ -30,34 +32,68 @@ _SENTENCE_ENDS = tuple(".!?:;…\"'”’)]。！？")  # noqa: RUF001 the full-
 _BLANK_LINES = re.compile(r"\n\s*\n")
 
 
-def prepare_splitter(folder: Path, language: str, sample: Callable[[], Iterable[str]]) -> str:
-    """Make sure that `folder` has Punkt's parameters, and say where they came from.
+def prepare_splitter(
+    folder: Path,
+    language: str,
+    sample: Callable[[], Iterable[str]],
+    name: SplitterName = "nltk",
+    parameters_file: Path | None = None,
+) -> str:
+    """Make sure that `folder` has what the splitter needs, and say where it came from.
 
     Args:
-        folder: where `punkt.json` is kept; an existing one is used as it is.
+        folder: where Punkt's parameters are kept, as `punkt.json`; an existing one is used as it is.
         language: whose pretrained parameters are looked for.
         sample: gives texts to learn from, called only where nothing is installed.
+        name: of the splitter.
+        parameters_file: a `punkt.json` of another build to use instead of learning.
+
+    Raises:
+        InputError: if `parameters_file` does not hold parameters.
+        MissingDependencyError: if the splitter's library is not installed.
     """
-    path = folder / PARAMETERS_FILE
+    origin = {"newline": "every line is a sentence", "nupunkt": "nupunkt, its own parameters for English"}.get(name)
+    if name == "nupunkt":
+        _import_nupunkt()
+    elif name == "nltk":
+        origin = _prepare_punkt(folder / PARAMETERS_FILE, language, sample, parameters_file)
+    logger.info("sentence splitter: %s", origin)
+    return str(origin)
+
+
+def _prepare_punkt(path: Path, language: str, sample: Callable[[], Iterable[str]], parameters_file: Path | None) -> str:
     if not path.is_file():
-        if _has_pretrained(language):
-            parameters, origin = PunktTokenizer(language)._params, f"NLTK's pretrained parameters for {language}"
+        if parameters_file is not None:
+            parameters, origin = punkt.load(parameters_file), f"parameters of {parameters_file.name}"
+        elif (installed := punkt.pretrained(language)) is not None:
+            parameters, origin = installed, f"NLTK's pretrained parameters for {language}"
         else:
             logger.info("learning where sentences end from a sample of the text …")
-            parameters, origin = _learn(sample()), "learnt from a sample of this corpus"
-        atomic_write_json(path, {"origin": origin, **_to_json(parameters)})
+            parameters, origin = punkt.learn(sample()), "learnt from a sample of this corpus"
+        atomic_write_json(path, {"origin": origin, **punkt.to_json(parameters)})
     origin = str(json.loads(path.read_text(encoding="utf-8"))["origin"])
-    logger.info("sentence splitter: Punkt, %s (%s)", origin, path)
-    return origin
+    return f"Punkt, {origin} ({path})"
 
 
 @functools.lru_cache(maxsize=1)
-def load_splitter(folder: Path) -> Splitter:
-    """Return the splitter whose parameters are in `folder`."""
-    _lift_time_limit()
-    content = json.loads((folder / PARAMETERS_FILE).read_text(encoding="utf-8"))
-    tokenizer = PunktSentenceTokenizer(_from_json(content))
-    return lambda text: list(tokenizer.tokenize(text))
+def load_splitter(folder: Path, name: SplitterName = "nltk") -> Splitter:
+    """Return the splitter whose parameters, if it has any, are in `folder`."""
+    if name == "newline":
+        return lambda line: [line]
+    if name == "nupunkt":
+        return _import_nupunkt()
+    return punkt.FastPunkt(punkt.load(folder / PARAMETERS_FILE)).split
+
+
+def _import_nupunkt() -> Splitter:
+    try:
+        import nupunkt
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"--splitter nupunkt needs nupunkt, which cannot be imported ({error}). "
+            "Install it: pip install -r requirements-extras.txt"
+        ) from error
+    return lambda text: [" ".join(str(sentence).split()) for sentence in nupunkt.sent_tokenize(text)]
 
 
 def split_document(text: str, splitter: Splitter, newlines: Newlines) -> list[str]:
@@ -71,12 +107,9 @@ def split_document(text: str, splitter: Splitter, newlines: Newlines) -> list[st
     """
     join = newlines == "join" or (newlines == "auto" and _looks_wrapped(text))
     paragraphs = _BLANK_LINES.split(text) if join else text.split("\n")
-    sentences = [" ".join(sentence.split()) for paragraph in paragraphs for sentence in splitter(_joined(paragraph))]
-    return [sentence for sentence in sentences if sentence]
-
-
-def _joined(paragraph: str) -> str:
-    return " ".join(paragraph.split("\n"))
+    return [
+        sentence for paragraph in paragraphs if (words := paragraph.split()) for sentence in splitter(" ".join(words))
+    ]
 
 
 def _looks_wrapped(text: str) -> bool:
@@ -86,47 +119,3 @@ def _looks_wrapped(text: str) -> bool:
     if not inner or max(map(len, lines)) > _WRAP_WIDTH:
         return False
     return sum(line.endswith(_SENTENCE_ENDS) for line in inner) < len(inner) / 2
-
-
-def _has_pretrained(language: str) -> bool:
-    try:
-        nltk.data.find(f"tokenizers/punkt_tab/{language}/")
-    except LookupError:
-        return False
-    return True
-
-
-def _lift_time_limit() -> None:
-    """Take away NLTK's limit of 5 s for going through one text.
-
-    It guards against patterns that blow up; Punkt's are linear in the text (measured on 0.2 to 1 million full stops and
-    exclamation marks), and whether a long paragraph passes must not depend on how busy the machine is.
-    """
-    nltk.redos.DEFAULT_TIMEOUT = None
-
-
-def _learn(texts: Iterable[str]) -> PunktParameters:
-    _lift_time_limit()
-    trainer = PunktTrainer()
-    for text in texts:
-        trainer.train(text, finalize=False)
-    trainer.finalize_training()
-    return trainer.get_params()
-
-
-def _to_json(parameters: PunktParameters) -> dict[str, Any]:
-    return {
-        "abbreviations": sorted(parameters.abbrev_types),
-        "collocations": sorted(map(list, parameters.collocations)),
-        "sentence_starters": sorted(parameters.sent_starters),
-        "orthographic_context": dict(sorted(parameters.ortho_context.items())),
-    }
-
-
-def _from_json(content: dict[str, Any]) -> PunktParameters:
-    parameters = PunktParameters()
-    parameters.abbrev_types = set(content["abbreviations"])
-    parameters.collocations = {(first, second) for first, second in content["collocations"]}
-    parameters.sent_starters = set(content["sentence_starters"])
-    parameters.ortho_context.update(content["orthographic_context"])
-    return parameters

@@ -8,11 +8,11 @@ import numpy as np
 
 from bert_pytorch.corpus.builds import Build, fingerprint_of
 from bert_pytorch.corpus.pool import PoolConfig, run_tasks
-from bert_pytorch.corpus.progress import Progress
 from bert_pytorch.corpus.sequences import Frame
 from bert_pytorch.corpus.shard_rows import ShardTask, deal_rows, finished_shard, make_shard
 from bert_pytorch.corpus.token_blocks import SequenceSettings, TokenBlock
 from bert_pytorch.data.masking import MaskingPolicy
+from bert_pytorch.progress import Progress
 from bert_pytorch.shards.layouts import EVAL_PREFIX, MANIFEST, SCHEMA_VERSION, TRAIN_PREFIX, Layout
 from bert_pytorch.shards.manifest import Manifest, ShardRecord, SplitCounts, read_manifest
 from bert_pytorch.shards.writing import Compression, row_bytes

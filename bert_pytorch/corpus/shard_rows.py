@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bert_pytorch.corpus.sequences import Frame, lay_out
+from bert_pytorch.corpus.sequences import Frame, Spans, lay_out
 from bert_pytorch.corpus.token_blocks import TokenBlock, load_spans
 from bert_pytorch.data.masking import MaskingPolicy, mask_tokens, sample_keys
 from bert_pytorch.errors import InputError
@@ -14,9 +14,9 @@ from bert_pytorch.files import sha256_of
 from bert_pytorch.records import SequenceRows, StaticMasks
 from bert_pytorch.shards.manifest import ShardRecord
 from bert_pytorch.shards.shard_file import read_header
-from bert_pytorch.shards.writing import Compression, write_shard
+from bert_pytorch.shards.writing import Compression, write_parts
 
-_ROWS_AT_ONCE = 8192
+_ROWS_AT_ONCE = 4096
 
 
 class Piece(NamedTuple):
@@ -91,24 +91,20 @@ def _runs(blocks: Sequence[TokenBlock], sequence_length: int) -> Iterator[Piece]
 
 def make_shard(task: ShardTask) -> ShardRecord:
     """Gather, lay out and mask a shard's rows, write and describe it."""
-    parts = []
+    written = write_parts(task.path, _parts(task), task.num_rows, task.attributes, task.compression)
+    return ShardRecord(name=task.path.name, rows=task.num_rows, **written._asdict())
+
+
+def _parts(task: ShardTask) -> Iterator[SequenceRows]:
     for piece in task.pieces:
         ids, spans = load_spans(piece.path, task.frame.sequence_length, piece.start, piece.stop)
         for start in range(0, piece.stop - piece.start, _ROWS_AT_ONCE):  # index arrays take 24 bytes a token
             chosen = slice(start, start + _ROWS_AT_ONCE)
-            rows = lay_out(ids, type(spans)(*(column[chosen] for column in spans)), task.frame)
+            rows = lay_out(ids, Spans(*(column[chosen] for column in spans)), task.frame)
             if task.policy is not None:
                 indices = piece.start + start + np.arange(len(rows.lengths))
                 rows = mask_rows(rows, sample_keys(task.seed, piece.block_number, indices), task.frame, task.policy)
-            parts.append(rows)
-    rows = _joined(parts)
-    counted = {
-        "tokens": int(rows.lengths.sum(dtype=np.int64)),
-        "shortest": int(rows.lengths.min()),
-        "longest": int(rows.lengths.max()),
-    }
-    sha256 = write_shard(task.path, rows, {**task.attributes, **counted}, task.compression)
-    return ShardRecord(name=task.path.name, rows=len(rows.lengths), sha256=sha256, **counted)
+            yield rows
 
 
 def finished_shard(task: ShardTask) -> ShardRecord | None:
@@ -149,18 +145,3 @@ def mask_rows(rows: SequenceRows, keys: np.ndarray, frame: Frame, policy: Maskin
     input_ids = rows.input_ids.copy()
     input_ids[inside] = masked.input_ids
     return rows._replace(input_ids=input_ids, static_masks=StaticMasks(positions, token_ids, masked.counts))
-
-
-def _joined(parts: list[SequenceRows]) -> SequenceRows:
-    def column(name: str) -> np.ndarray:
-        return np.concatenate([getattr(part, name) for part in parts])
-
-    first = parts[0]
-    masks = [part.static_masks for part in parts if part.static_masks is not None]
-    return SequenceRows(
-        input_ids=column("input_ids"),
-        lengths=column("lengths"),
-        segment_b_starts=column("segment_b_starts"),
-        next_sentence_labels=None if first.next_sentence_labels is None else column("next_sentence_labels"),
-        static_masks=StaticMasks(*(np.concatenate(columns) for columns in zip(*masks, strict=True))) if masks else None,
-    )

@@ -1,8 +1,8 @@
 """What kinds of text can be formatted, and how they are divided into units of work of bounded size.
 
 A kind of file is a format and a compression (`inputs.kinds`).  Two functions for each format (`FORMATS`) divide a file
-into stretches and read a stretch as documents; a compressed file is one stretch.  Stretches in the order of the input
-are put together to units: from the input alone, whatever the number of processes.
+into stretches and read a stretch as documents; a compressed file is one stretch, but for Wikipedia dumps.  Stretches in
+the order of the input are put together to units: from the input alone, whatever the number of processes.
 """
 
 import contextlib
@@ -21,8 +21,9 @@ from bert_pytorch.corpus.inputs.stretches import ReadOptions, Source, Stretch
 from bert_pytorch.corpus.inputs.tables import divide_table, read_table
 from bert_pytorch.corpus.inputs.text import divide_text, read_text_documents
 from bert_pytorch.corpus.pool import PoolConfig, run_tasks
-from bert_pytorch.corpus.progress import Progress
+from bert_pytorch.corpus.wikipedia import divide_dump, read_dump
 from bert_pytorch.errors import InputError
+from bert_pytorch.progress import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ FORMATS: dict[Format, FormatReader] = {
     "csv": FormatReader(divide_table, read_table),
     "tsv": FormatReader(divide_table, read_table),
     "parquet": FormatReader(divide_parquet, read_parquet),
+    "wikipedia": FormatReader(divide_dump, read_dump),
 }
 
 

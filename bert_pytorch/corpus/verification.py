@@ -1,32 +1,39 @@
-"""Checking a finished set: every file against the manifest, every row against its layout."""
+"""Checking sets of shards: every file against the manifest, every row against its layout, all problems named.
 
+Shards are checked side by side, in memory that does not depend on their size; what needs a whole set (its manifest, its
+vocabulary, equal sizes) is checked from what they report.
+"""
+
+import itertools
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from pydantic import Field
 
-from bert_pytorch.config.settings import Settings
+from bert_pytorch.corpus.pool import PoolConfig, run_tasks
+from bert_pytorch.corpus.shard_checks import ShardCheck, ShardReport, check_shard, tried
 from bert_pytorch.errors import InputError
-from bert_pytorch.files import sha256_of
-from bert_pytorch.records import CLS_TOKEN, MASK_TOKEN, PAD_TOKEN, SEP_TOKEN, SequenceRows, Vocabulary
-from bert_pytorch.shards.layouts import COLUMNS, is_held_out
+from bert_pytorch.files import TEMPORARY_PREFIX
+from bert_pytorch.progress import Progress
+from bert_pytorch.records import Vocabulary
+from bert_pytorch.shards.layouts import MANIFEST, UNFINISHED, is_held_out
 from bert_pytorch.shards.manifest import Manifest, read_manifest
-from bert_pytorch.shards.shard_file import Header, OpenShard, read_header
-from bert_pytorch.shards.shard_set import find_shards, open_shards
-from bert_pytorch.vocabulary import vocabulary_sha256
+from bert_pytorch.shards.shard_file import Header, read_header
+from bert_pytorch.shards.shard_set import find_shards
+from bert_pytorch.shards.vocabularies import vocabularies_beside
+from bert_pytorch.vocabulary import TOKENIZER_JSON, VOCABULARY_TEXT, read_vocabulary, vocabulary_sha256
 
-_ROWS_AT_ONCE = 4096
 
-
-class VerifyConfig(Settings):
+class VerifyConfig(PoolConfig):
     """Check sets of shards: files against the manifest, rows against their layout."""
 
     input: tuple[Path, ...] = ()
     """Folders of sets, or folders above them."""
-    max_problems: int = Field(20, ge=1)
-    """Problems named before the check gives up."""
+    max_problems: int = Field(0, ge=0)
+    """Most problems that are listed; 0 lists all."""
 
     def combination_problems(self) -> Iterator[str]:
         """Yield a message for each impossible combination."""
@@ -53,149 +60,134 @@ def verify(config: VerifyConfig) -> list[Verified]:
     Raises:
         InputError: naming all problems found, one line each.
     """
-    folders = sorted({shard.parent for path in config.input for shard in _all_shards(path)})
-    results, problems = [], []
-    for folder in folders:
-        check = _Check(folder)
-        results.append(check.run())
-        problems += check.problems
-    problems = list(dict.fromkeys(problems))
+    folders = sorted({folder for path in config.input for folder in _set_folders(path)})
+    checks = [_SetCheck(folder) for folder in folders]
+    tasks = [task for check in checks for task in check.tasks]
+    with Progress("verify", sum(task.path.stat().st_size for task in tasks)) as progress:
+        reports = iter(
+            run_tasks(check_shard, tasks, config, ShardCheck.describe, progress, lambda task: task.path.stat().st_size)
+        )
+    results = [check.conclude([next(reports) for _ in check.tasks]) for check in checks]
+    problems = list(dict.fromkeys(problem for check in checks for problem in check.problems))
     if problems:
-        more = len(problems) - config.max_problems
-        listing = problems[: config.max_problems] + ([f"… and {more} more"] if more > 0 else [])
+        shown = problems[: config.max_problems or None]
+        listing = shown + [f"… and {len(problems) - len(shown)} more"] * (len(shown) < len(problems))
         raise InputError("these shards are not sound; build them again:" + "".join(f"\n  - {line}" for line in listing))
     return results
 
 
-def _all_shards(path: Path) -> list[Path]:
-    shards = sorted({*find_shards(path, "train"), *find_shards(path, "eval")})
-    if not shards:
-        raise InputError(f"{path}: no shard (*.hdf5) found.")
-    return shards
-
-
-class _Check:
+class _SetCheck:
     """Collects the problems of one folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.problems: list[str] = []
-        self._masked = self._tokens = 0
+        self.tasks: list[ShardCheck] = []
+        self._manifest: Manifest | None = tried(self.problems, lambda: read_manifest(folder))
+        paths = sorted(folder.glob("*.hdf5"))
+        if (folder / UNFINISHED).exists():
+            self.problems.append(
+                f"{folder}: its build is not finished: it has {UNFINISHED} and {len(paths)} shard(s) so far. Start the "
+                "same build again: it goes on where it was"
+            )
+            return
+        left = sorted(path.name for path in folder.glob(f"{TEMPORARY_PREFIX}*"))
+        self.problems += [f"{folder / name}: left over from a writer that was killed; remove it" for name in left]
+        vocabulary = self._vocabulary(paths)
+        records = {} if self._manifest is None else {record.name: record for record in self._manifest.shards}
+        self.problems += [
+            f"{folder / name}: named by the manifest, but missing" for name in records if not (folder / name).exists()
+        ]
+        if self._manifest is not None:
+            self.problems += [f"{path}: not in the manifest" for path in paths if path.name not in records]
+        self.tasks = [ShardCheck(path, records.get(path.name), vocabulary) for path in paths]
 
-    def run(self) -> Verified:
-        paths = sorted(self.folder.glob("*.hdf5"))
-        manifest = self._tried(lambda: read_manifest(self.folder))
-        headers = [header for path in paths if (header := self._tried(lambda path=path: read_header(path)))]
-        if manifest is not None:
-            self._compare(manifest, headers)
-        vocabulary = self._vocabulary(headers)
-        if (
-            manifest is not None
-            and vocabulary is not None
-            and manifest.vocabulary_sha256 != vocabulary_sha256(vocabulary)
-        ):
-            self.problems.append(f"{self.folder}: the vocabulary beside the shards is not the manifest's")
-        for header in headers:
-            self._check_rows(header, vocabulary)
-        return Verified(
-            self.folder,
-            len(headers),
-            sum(header.num_rows for header in headers),
-            self._tokens,
-            sum(header.num_rows for header in headers if is_held_out(header.path.name)),
-            self._masked,
-        )
-
-    def _tried(self, read: Any) -> Any:
-        try:
-            return read()
-        except InputError as error:
-            self.problems.append(str(error))
-            return None
-
-    def _vocabulary(self, headers: list[Header]) -> Vocabulary | None:
-        """Open the set as training does, with all its checks, and take its vocabulary."""
-        vocabulary = None
-        for held_out in {is_held_out(header.path.name) for header in headers}:
-            shards = self._tried(lambda part="eval" if held_out else "train": open_shards(self.folder, part))
-            vocabulary = vocabulary or (shards.vocabulary if shards is not None else None)
+    def _vocabulary(self, paths: list[Path]) -> Vocabulary | None:
+        """Read the vocabulary that training would use, and compare each file of it with the manifest."""
+        manifest, wanted = self._manifest, None
+        readable = (header for path in paths if (header := tried([], partial(read_header, path))) is not None)
+        headers = list(itertools.islice(readable, 1))
+        beside = tried(self.problems, lambda: vocabularies_beside(self.folder, headers, True))
+        vocabulary = next(iter((beside or {}).values()), None)
+        for name in (TOKENIZER_JSON, VOCABULARY_TEXT) if manifest is not None else ():
+            path = self.folder / name
+            if not path.is_file():
+                self.problems.append(f"{path}: missing; the set was built with a vocabulary beside its shards")
+                continue
+            found = tried(self.problems, partial(read_vocabulary, path))
+            if found is None or manifest is None:
+                continue
+            wanted, sha256 = manifest.vocabulary_sha256, vocabulary_sha256(found)
+            if sha256 != wanted:
+                self.problems.append(
+                    f"{path}: its vocabulary is not the manifest's: {len(found.tokens)} tokens with SHA-256 "
+                    f"{sha256[:12]}…, wanted {manifest.vocabulary_size} with {wanted[:12]}…"
+                )
+        if manifest is not None and vocabulary is not None and vocabulary.lowercase != manifest.lowercase:
+            self.problems.append(f"{self.folder}: lowercase is {vocabulary.lowercase}, the manifest says otherwise")
         return vocabulary
 
-    def _compare(self, manifest: Manifest, headers: list[Header]) -> None:
-        found = {header.path.name: header for header in headers}
-        for record in manifest.shards:
-            header = found.pop(record.name, None)
-            path = self.folder / record.name
-            if header is None:
-                if not path.exists():
-                    self.problems.append(f"{path}: named by the manifest, but missing")
-            elif header.num_rows != record.rows:
-                self.problems.append(f"{path}: {header.num_rows} rows, the manifest says {record.rows}")
-            elif sha256_of(path) != record.sha256:
-                self.problems.append(f"{path}: its bytes are not those of the manifest (SHA-256 differs)")
-            if header is not None and header.layout != manifest.layout:
-                self.problems.append(f"{path}: layout {header.layout}, the manifest says {manifest.layout}")
-        self.problems += [f"{self.folder / name}: not in the manifest" for name in found]
+    def conclude(self, reports: list[ShardReport]) -> Verified:
+        """Check what the shards hold together."""
+        self.problems += [problem for report in reports for problem in report.problems]
+        headers = [report.header for report in reports if report.header is not None]
+        self._compare_kinds(headers)
+        if self._manifest is not None and len(headers) == len(self._manifest.shards):
+            self._compare_sums(reports)
+        return Verified(
+            folder=self.folder,
+            shards=len(headers),
+            sequences=sum(header.num_rows for header in headers),
+            tokens=sum(_tokens(report.histogram) for report in reports),
+            held_out_sequences=sum(header.num_rows for header in headers if is_held_out(header.path.name)),
+            masked=sum(report.masked for report in reports),
+        )
 
-    def _check_rows(self, header: Header, vocabulary: Vocabulary | None) -> None:
-        for name, column in COLUMNS[header.layout].items():
-            found = header.columns[name][0]
-            if found.lstrip("<|") != column.dtype.lstrip("<"):
-                self.problems.append(f"{header.path}: {name} is {found}, wanted {column.dtype}")
-        shard = OpenShard(header)
-        for start in range(0, header.num_rows, _ROWS_AT_ONCE):
-            rows = shard.rows(np.arange(start, min(start + _ROWS_AT_ONCE, header.num_rows)))
-            self._tokens += int(rows.lengths.sum())
-            if rows.static_masks is not None:
-                self._masked += int(rows.static_masks.counts.sum())
-            for problem, wrong in _row_problems(rows, vocabulary):
-                if wrong.any():
-                    first = start + int(np.flatnonzero(wrong)[0])
-                    self.problems.append(f"{header.path}: row {first}: {problem} ({int(wrong.sum())} such row(s))")
+    def _compare_kinds(self, headers: list[Header]) -> None:
+        """All shards of a set are alike, and as the manifest says."""
+        manifest = self._manifest
+        for name in ("layout", "sequence_length", "next_sentence"):
+            wanted = getattr(manifest or (headers[0] if headers else None), name, None)
+            source = "the manifest" if manifest is not None else "the first shard"
+            for header in headers:
+                if getattr(header, name) != wanted:
+                    self.problems.append(f"{header.path}: {name} is {getattr(header, name)}, {source} says {wanted}")
+        for header in headers:
+            if manifest is not None and header.attributes.get("fingerprint") != manifest.fingerprint:
+                self.problems.append(f"{header.path}: it comes from another build (its fingerprint is not the set's)")
 
-
-def _row_problems(rows: SequenceRows, vocabulary: Vocabulary | None) -> Iterator[tuple[str, Any]]:
-    """Yield each kind of problem with the rows, bool (n,), that have it."""
-    ids, lengths = rows.input_ids, rows.lengths
-    which, columns = np.arange(len(ids)), np.arange(ids.shape[1])
-    bad_edges = (
-        (lengths < 3) | (lengths > ids.shape[1]) | (rows.segment_b_starts < 2) | (rows.segment_b_starts > lengths)
-    )
-    yield "its lengths and positions are impossible", bad_edges
-    if rows.next_sentence_labels is not None:
-        yield "segment B is empty", ~bad_edges & (rows.segment_b_starts >= lengths - 1)
-        yield "the next-sentence label is neither 0 nor 1", (rows.next_sentence_labels & ~1) != 0
-    if bad_edges.any():
-        return
-    yield "something stands in the padding", ((columns >= lengths[:, None]) & (ids != 0)).any(axis=1)
-    if vocabulary is not None:
-        size = len(vocabulary.tokens)
-        yield f"an id outside the vocabulary's 0 … {size - 1}", ((ids < 0) | (ids >= size)).any(axis=1)
-        cls_id, sep_id = vocabulary.id_of(CLS_TOKEN), vocabulary.id_of(SEP_TOKEN)
-        yield "it does not start with [CLS]", ids[:, 0] != cls_id
-        borders = (ids[which, lengths - 1] != sep_id) | (ids[which, rows.segment_b_starts - 1] != sep_id)
-        yield "its segments do not end with [SEP]", borders
-        inner = (columns > 0) & (columns < lengths[:, None] - 1) & (columns != rows.segment_b_starts[:, None] - 1)
-        stray = [cls_id, sep_id, vocabulary.id_of(PAD_TOKEN)]
-        if rows.static_masks is None:
-            stray.append(vocabulary.id_of(MASK_TOKEN))
-        yield "a special token stands inside a segment", (inner & np.isin(ids, stray)).any(axis=1)
-    if rows.static_masks is not None:
-        yield from _mask_problems(rows, vocabulary)
+    def _compare_sums(self, reports: list[ShardReport]) -> None:
+        """Sums and the histogram of each part; sizes of shards, equal within one row since manifests say how."""
+        assert self._manifest is not None
+        for part, held_out in (("train", False), ("eval", True)):
+            mine = [report for report in reports if is_held_out(report.path.name) == held_out]
+            counts = getattr(self._manifest, part)
+            histogram = np.zeros(self._manifest.sequence_length + 1, np.int64)
+            for report in mine:
+                histogram[: len(report.histogram)] += report.histogram[: len(histogram)]
+            found: dict[str, Any] = {"sequences": int(histogram.sum()), "tokens": _tokens(histogram)}
+            if counts.length_histogram:
+                found["length_histogram"] = tuple(histogram.tolist())
+            for name, value in found.items():
+                if value != getattr(counts, name):
+                    difference = "" if name == "length_histogram" else f" ({value} found)"
+                    self.problems.append(f"{self.folder / MANIFEST}: {part}.{name} is not the shards'{difference}")
+            sizes = [report.header.num_rows for report in mine if report.header is not None]
+            if "sequences" in self._manifest.settings and sizes and max(sizes) - min(sizes) > 1:
+                self.problems.append(
+                    f"{self.folder}: its {part} shards have {min(sizes)} to {max(sizes)} rows, wanted equal within one"
+                )
 
 
-def _mask_problems(rows: SequenceRows, vocabulary: Vocabulary | None) -> Iterator[tuple[str, Any]]:
-    assert rows.static_masks is not None
-    positions, token_ids, counts = rows.static_masks
-    used = np.arange(positions.shape[1]) < counts[:, None]
-    yield "a used slot of masked_lm_positions follows an empty one", ((positions != 0) != used).any(axis=1)
-    steps = np.diff(positions, axis=1)[:, : positions.shape[1] - 1]
-    yield "masked positions do not increase (one is masked twice?)", (used[:, 1:] & (steps <= 0)).any(axis=1)
-    last, middle = rows.lengths[:, None] - 1, rows.segment_b_starts[:, None] - 1
-    special = used & ((positions <= 0) | (positions >= last) | (positions == middle))
-    yield "a special token or padding is masked", special.any(axis=1)
-    if vocabulary is not None:
-        names = (PAD_TOKEN, CLS_TOKEN, SEP_TOKEN, MASK_TOKEN)
-        special_ids = [vocabulary.id_of(token) for token in names]
-        wrong = np.isin(token_ids, special_ids) | (token_ids < 0) | (token_ids >= len(vocabulary.tokens))
-        yield "masked_lm_ids holds a special token or an id outside the vocabulary", (used & wrong).any(axis=1)
+def _set_folders(path: Path) -> set[Path]:
+    found = {shard.parent for part in ("train", "eval") for shard in find_shards(path, part)}
+    if path.is_dir():
+        found |= {file.parent for file in path.rglob(MANIFEST)}
+        found |= {file.parent for file in path.rglob(UNFINISHED) if file.parent.name.startswith("sequences_")}
+    if not found:
+        raise InputError(f"{path}: no shard (*.hdf5) found.")
+    return found
+
+
+def _tokens(histogram: np.ndarray) -> int:
+    return int(histogram @ np.arange(len(histogram)))

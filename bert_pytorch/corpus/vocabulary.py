@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -14,28 +14,34 @@ from bert_pytorch.corpus.plan import DocumentTable, find_documents, read_documen
 from bert_pytorch.errors import InputError
 from bert_pytorch.files import exclusive_lock
 from bert_pytorch.tokenization.tokenizer import Tokenizer
-from bert_pytorch.tokenization.training import train_wordpiece
-from bert_pytorch.vocabulary import TOKENIZER_JSON, VOCABULARY_TEXT
+from bert_pytorch.tokenization.training import SMALLEST_BYTE_BPE, train_byte_bpe, train_wordpiece
+from bert_pytorch.vocabulary import MERGES_TEXT, TOKENIZER_JSON, VOCABULARY_JSON, VOCABULARY_TEXT
 
 logger = logging.getLogger(__name__)
 
+VocabularyKind = Literal["wordpiece", "byte_bpe"]
 RECORD = "vocabulary.json"
 _VERSION = 1
 
 
 class VocabConfig(Settings):
-    """Train a WordPiece vocabulary on formatted text."""
+    """Train a vocabulary on formatted text."""
 
     input: tuple[Path, ...] = ()
     """Formatted text: files, or folders searched for *.txt."""
     output: Path | None = None
     """Folder for vocab.txt and tokenizer.json."""
+    kind: VocabularyKind = "wordpiece"
+    """wordpiece: BERT's. byte_bpe: RoBERTa's byte-level BPE, in which every text has tokens."""
     vocab_size: int = Field(30522, ge=16)
-    """Tokens, special ones included; fewer where the text does not hold as many (BERT: 30522)."""
+    """Tokens, special ones included; fewer where the text does not hold as many (BERT: 30522, RoBERTa: 50265)."""
     lowercase: bool = True
-    """Lower-case text and strip accents (uncased); --no-lowercase keeps both (cased)."""
+    """Lower-case text (wordpiece: and strip accents); --no-lowercase keeps it as it is (cased, as RoBERTa)."""
+    add_prefix_space: bool = True
+    """byte_bpe: spell a sentence's first word as inside a sentence, with a space before it (RoBERTa does not)."""
     sample_bytes: int = Field(50_000_000, gt=0)
-    """Text that is trained on: whole documents drawn at random up to this size. Memory: about ten times as much."""
+    """Text that is trained on: whole documents drawn at random up to this size, a longer one cut. Memory of
+    wordpiece: about ten times as much."""
     seed: int = Field(12345, ge=0)
     """Seed of that sample."""
     overwrite: bool = False
@@ -45,6 +51,8 @@ class VocabConfig(Settings):
         "input_dir": "--input",
         "output_dir": "--output",
         "size": "--vocab_size",
+        "vocab_kind": "--kind",
+        "tokenizer": "--kind (wordpiece or byte_bpe)",
         "uppercase": "--no-lowercase",
         "do_lower_case": "--lowercase",
     }
@@ -56,6 +64,11 @@ class VocabConfig(Settings):
             yield "--input is missing: name formatted text, a file or a folder."
         if self.output is None:
             yield "--output is missing: name a folder for the vocabulary."
+        if self.kind == "byte_bpe" and self.vocab_size < SMALLEST_BYTE_BPE:
+            yield (
+                f"--vocab_size: found {self.vocab_size}, wanted {SMALLEST_BYTE_BPE} or more for --kind byte_bpe: 5 "
+                "special tokens and 256 bytes."
+            )
 
 
 def make_vocabulary(config: VocabConfig) -> Path:
@@ -71,8 +84,10 @@ def make_vocabulary(config: VocabConfig) -> Path:
     settings: dict[str, Any] = {
         name: getattr(config, name) for name in ("vocab_size", "lowercase", "sample_bytes", "seed")
     }
+    if config.kind == "byte_bpe":  # not for wordpiece: finished vocabularies stay valid
+        settings |= {"kind": config.kind, "add_prefix_space": config.add_prefix_space}
     fingerprint = fingerprint_of(_VERSION, settings, documents.sha256)
-    products = (VOCABULARY_TEXT, TOKENIZER_JSON)
+    products = (VOCABULARY_TEXT, TOKENIZER_JSON, VOCABULARY_JSON, MERGES_TEXT)
     build = Build(config.output, RECORD, fingerprint, settings, products)
     with exclusive_lock(config.output, "builds"):
         if config.overwrite:
@@ -90,15 +105,34 @@ def make_vocabulary(config: VocabConfig) -> Path:
 
 
 def _train(documents: DocumentTable, config: VocabConfig) -> Tokenizer:
-    sample = _sample(documents, config.sample_bytes, config.seed)
+    sample = sample_documents(documents, config.sample_bytes, config.seed)
     logger.info("training a vocabulary on %.1f MB of %.1f MB", sample.num_bytes / 1e6, documents.num_bytes / 1e6)
+    if config.kind == "byte_bpe":  # lines as they will be encoded: each by itself
+        lines = (line for document in read_documents(sample) for line in document)
+        return train_byte_bpe(lines, config.vocab_size, config.lowercase, config.add_prefix_space)
     texts = (" ".join(lines) for lines in read_documents(sample))
     return train_wordpiece(texts, config.vocab_size, config.lowercase)
 
 
-def _sample(documents: DocumentTable, num_bytes: int, seed: int) -> DocumentTable:
-    """Draw documents until `num_bytes` are reached; they keep their order."""
+def sample_documents(documents: DocumentTable, num_bytes: int, seed: int) -> DocumentTable:
+    """Draw documents until `num_bytes` are reached; they keep their order, and one longer than that is cut."""
     order = np.random.default_rng([seed, 4]).permutation(documents.num_documents)
     sizes = (documents.ends - documents.starts)[order]
     enough = int(np.searchsorted(np.cumsum(sizes), num_bytes)) + 1
-    return documents.take(np.sort(order[:enough]))
+    sample = documents.take(np.sort(order[:enough]))
+    ends = [
+        end if end - start <= num_bytes else _character_end(documents.files[owner], start + num_bytes)
+        for owner, start, end in zip(sample.file_indices, sample.starts, sample.ends, strict=True)
+    ]
+    return sample._replace(ends=np.array(ends, np.int64))
+
+
+def _character_end(path: Path, offset: int) -> int:
+    """Return the largest offset up to `offset` that no UTF-8 character stands across."""
+    first = max(0, offset - 3)
+    with path.open("rb") as file:
+        file.seek(first)
+        content = file.read(offset - first + 1)
+    while len(content) > 1 and content[-1] & 0xC0 == 0x80:
+        content = content[:-1]
+    return first + len(content) - 1

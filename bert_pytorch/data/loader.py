@@ -16,7 +16,7 @@ from bert_pytorch.config.settings import Settings
 from bert_pytorch.data.masking import MaskingPolicy, sample_keys
 from bert_pytorch.data.packing import masked_batch
 from bert_pytorch.data.sampling import micro_batch_slices, samples_at
-from bert_pytorch.records import CLS_TOKEN, IGNORED_LABEL, MASK_TOKEN, PAD_TOKEN, SEP_TOKEN, MicroBatch, Vocabulary
+from bert_pytorch.records import IGNORED_LABEL, MicroBatch, Vocabulary
 from bert_pytorch.shards.shard_set import ShardSet
 
 EVALUATION_SEED = 0
@@ -157,7 +157,7 @@ class EvaluationLoader:
 
 def _special_table(vocabulary: Vocabulary) -> np.ndarray:
     table = np.zeros(len(vocabulary.tokens), dtype=bool)
-    table[[vocabulary.id_of(token) for token in (PAD_TOKEN, CLS_TOKEN, SEP_TOKEN, MASK_TOKEN)]] = True
+    table[list(vocabulary.structural_ids)] = True
     return table
 
 

@@ -14,12 +14,16 @@ import numpy as np
 from pydantic import Field
 
 from bert_pytorch.config.settings import Settings
-from bert_pytorch.records import MASK_TOKEN, SPECIAL_TOKENS, Vocabulary
+from bert_pytorch.data.whole_words import choose_words
+from bert_pytorch.records import Vocabulary
+from bert_pytorch.vocabulary import continues_word
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _POSITION_BITS = 16
 MAX_SEQUENCE_LENGTH = 1 << _POSITION_BITS
 _SEQUENCES_AT_ONCE = 1 << 16
+_UNUSED = r"\[unused\d+\]|madeupword\d+"
+"""Tokens that fill up published vocabularies, BERT's and RoBERTa's, and stand in no text."""
 
 
 class MaskingConfig(Settings):
@@ -29,6 +33,8 @@ class MaskingConfig(Settings):
     """Share of a sequence's maskable tokens that is masked (BERT: 0.15)."""
     max_predictions_per_seq: int = Field(80, gt=0)
     """Most masked tokens of one sequence. 80 is enough for 512 tokens, 20 for 128 (NVIDIA's settings)."""
+    whole_word_masking: bool = False
+    """Mask all tokens of a word or none (google-research/bert's second release of BERT-large)."""
 
     renamed_flags: ClassVar[dict[str, str]] = {
         "masked_lm_prob": "--masked_token_fraction",
@@ -36,6 +42,7 @@ class MaskingConfig(Settings):
         "mlm_probability": "--masked_token_fraction",
         "max_pred_per_seq": "--max_predictions_per_seq",
         "max_predictions": "--max_predictions_per_seq",
+        "do_whole_word_mask": "--whole_word_masking",
     }
 
 
@@ -49,11 +56,13 @@ class MaskingPolicy(NamedTuple):
     mask_token_id: int
     """Id of [MASK]."""
     random_token_ids: np.ndarray
-    """int32, the ids a masked token may be replaced by: neither special nor `[unusedN]`."""
+    """int32, the ids a masked token may be replaced by: neither special nor fillers such as `[unusedN]`."""
     random_probability: float = 0.1
     """Share of masked tokens replaced by a random one."""
     keep_probability: float = 0.1
     """Share of masked tokens left as they are; the rest becomes [MASK]."""
+    continues_word: np.ndarray | None = None
+    """bool (V,), which tokens go on with the word before them, for whole words; None masks tokens one by one."""
 
 
 class Masked(NamedTuple):
@@ -74,13 +83,14 @@ def policy_for(config: MaskingConfig, vocabulary: Vocabulary) -> MaskingPolicy:
     usable = [
         index
         for index, token in enumerate(vocabulary.tokens)
-        if token not in SPECIAL_TOKENS and not re.fullmatch(r"\[unused\d+\]", token)
+        if token not in vocabulary.special and not re.fullmatch(_UNUSED, token)
     ]
     return MaskingPolicy(
         fraction=config.masked_token_fraction,
         max_predictions=config.max_predictions_per_seq,
-        mask_token_id=vocabulary.id_of(MASK_TOKEN),
-        random_token_ids=np.asarray(usable or [vocabulary.id_of(MASK_TOKEN)], np.int32),
+        mask_token_id=vocabulary.mask_id,
+        random_token_ids=np.asarray(usable or [vocabulary.mask_id], np.int32),
+        continues_word=continues_word(vocabulary) if config.whole_word_masking else None,
     )
 
 
@@ -105,7 +115,7 @@ def mask_tokens(
 ) -> Masked:
     """Mask min(max_predictions, max(1, round(fraction × maskable))) tokens of each sequence, 80/10/10.
 
-    A sequence without maskable tokens keeps all of them.
+    A sequence without maskable tokens keeps all of them. Whole words may come to less than that: `choose_words`.
 
     Args:
         input_ids: integers (T,), not modified.
@@ -126,7 +136,10 @@ def mask_tokens(
     for first in range(0, len(keys), _SEQUENCES_AT_ONCE):
         last = min(first + _SEQUENCES_AT_ONCE, len(keys))
         start, stop = cu_seqlens[first], cu_seqlens[last]
-        picked = _choose(maskable[start:stop], cu_seqlens[first : last + 1] - start, keys[first:last], policy)
+        continues = None if policy.continues_word is None else policy.continues_word[input_ids[start:stop]]
+        picked = _choose(
+            maskable[start:stop], continues, cu_seqlens[first : last + 1] - start, keys[first:last], policy
+        )
         chosen.append(picked[0] + start)
         hashes.append(picked[1])
         counts.append(picked[2])
@@ -138,15 +151,18 @@ def mask_tokens(
 
 
 def _choose(
-    maskable: np.ndarray, cu_seqlens: np.ndarray, keys: np.ndarray, policy: MaskingPolicy
+    maskable: np.ndarray, continues: np.ndarray | None, cu_seqlens: np.ndarray, keys: np.ndarray, policy: MaskingPolicy
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pick the maskable tokens with the smallest hashes: positions int64 (M,), their hashes, counts int32 (B,)."""
+    """Pick the maskable tokens or words with the smallest hashes: positions int64 (M,), hashes, counts int32 (B,)."""
     sequences = np.repeat(np.arange(len(keys)), np.diff(cu_seqlens))
     columns = np.arange(len(maskable)) - cu_seqlens[sequences]
     hashes = _mix(keys[sequences] + columns.astype(np.uint64) * _GOLDEN)
     available = _sum_by_sequence(maskable, cu_seqlens)
     wanted = np.clip(np.rint(policy.fraction * available).astype(np.int64), 1, policy.max_predictions)
     wanted = np.minimum(wanted, available)
+    if continues is not None:
+        position = choose_words(maskable, continues, sequences, columns, hashes, wanted, policy.max_predictions)
+        return position, hashes[position], np.bincount(sequences[position], minlength=len(keys)).astype(np.int32)
 
     # Sorting is the cost, and few tokens can win: keep those with small hashes, or all where that is too few.
     limit = np.uint64(min(1.0, 1.25 * policy.fraction + 0.05) * 0xFFFFFFFF)

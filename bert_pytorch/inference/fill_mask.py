@@ -1,4 +1,7 @@
-"""Filling `[MASK]` in a text: what the masked-LM head thinks stands there, ranked."""
+"""Filling `[MASK]` in a text: what the masked-LM head thinks stands there, ranked.
+
+A byte-level BPE vocabulary calls it `<mask>`; there, both spellings are read.
+"""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +21,7 @@ class Guess(NamedTuple):
     """One candidate for a mask."""
 
     token: str
-    """As in the vocabulary; `##x` continues the word before."""
+    """As in the vocabulary: WordPiece's `##x` continues the word before, byte-level BPE's `Ġx` begins one."""
     probability: float
     """Among all tokens of the vocabulary."""
 
@@ -30,7 +33,8 @@ class MaskFiller:
         self.model = model.eval()
         self.vocabulary = vocabulary
         self.tokenizer = tokenizer_from_vocabulary(vocabulary)
-        self.mask_id = vocabulary.id_of(MASK_TOKEN)
+        self.mask_id = vocabulary.mask_id
+        self.mask_token = vocabulary.special.mask
 
     @classmethod
     def load(cls, checkpoint: Path) -> "MaskFiller":
@@ -50,10 +54,13 @@ class MaskFiller:
 
     def problem_with(self, text: str) -> str | None:
         """Say why a text cannot be filled; None where it can."""
-        ids = self.tokenizer.encode_with_masks(text)
+        ids = self._encode(text)
         shown = text if len(text) <= 60 else text[:57] + "…"
         if self.mask_id not in ids:
-            return f"{shown!r} has no {MASK_TOKEN}: write {MASK_TOKEN}, in capitals, where a word is wanted."
+            spelling = f"{MASK_TOKEN}, in capitals,"
+            if self.mask_token != MASK_TOKEN:
+                spelling = f"{self.mask_token}, or {spelling}"
+            return f"{shown!r} has no {self.mask_token}: write {spelling} where a word is wanted."
         limit = self.model.config.max_position_embeddings
         if len(ids) > limit:
             return f"{shown!r} has {len(ids)} tokens, the model has positions for {limit}: shorten it."
@@ -67,7 +74,7 @@ class MaskFiller:
             text: one for which `problem_with` finds nothing.
             top_k: candidates for each mask; at most the whole vocabulary.
         """
-        single = _single(self.tokenizer.encode_with_masks(text), self.mask_id)
+        single = _single(self._encode(text), self.mask_id)
         batch = PackedBatch.from_numpy(single, self.model.cls.predictions.bias.device)
         scores = self.model.mlm_logits(self.model.encode(batch)[batch.masked_positions])
         best = scores.float().softmax(dim=1).topk(min(top_k, scores.shape[1]), dim=1)
@@ -75,6 +82,10 @@ class MaskFiller:
             [Guess(self.vocabulary.tokens[token], probability) for token, probability in zip(ids, values, strict=True)]
             for ids, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         ]
+
+    def _encode(self, text: str) -> list[int]:
+        """Encode a text in which a mask may be spelled as the vocabulary does, or `[MASK]`."""
+        return self.tokenizer.encode_with_masks(text.replace(MASK_TOKEN, self.mask_token))
 
 
 def _single(ids: list[int], mask_id: int) -> MicroBatch:

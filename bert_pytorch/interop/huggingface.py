@@ -1,6 +1,6 @@
 """Hugging Face directories, in and out, without importing `transformers`.
 
-Out: `config.json`, `model.safetensors`, `vocab.txt`, `tokenizer.json`, `tokenizer_config.json`, as `transformers` opens
+Out: `config.json`, `model.safetensors` and the tokenizer's files (`tokenization.tokenizer`), as `transformers` opens
 them with no missing and no unexpected names.  In: such a directory, or an older one with `pytorch_model.bin`, with or
 without heads; names are brought to ours, which are Hugging Face's current ones without the tied decoder.
 """
@@ -22,7 +22,7 @@ from bert_pytorch.files import atomic_files, atomic_write_json
 from bert_pytorch.interop.matching import LoadedWeights, matched
 from bert_pytorch.models.bert import padded_vocab_size
 from bert_pytorch.models.config import ModelConfig, load_model_config, to_huggingface
-from bert_pytorch.records import PAD_TOKEN, Vocabulary
+from bert_pytorch.records import Vocabulary
 from bert_pytorch.tokenization.tokenizer import tokenizer_from_vocabulary
 from bert_pytorch.vocabulary import read_vocabulary
 
@@ -68,7 +68,7 @@ def export_huggingface(
         settings = json.loads((temporary / TOKENIZER_CONFIG).read_text(encoding="utf-8"))
         settings["model_max_length"] = config.max_position_embeddings
         atomic_write_json(temporary / TOKENIZER_CONFIG, settings)
-        atomic_write_json(temporary / CONFIG, to_huggingface(config, vocab_size, vocabulary.id_of(PAD_TOKEN)))
+        atomic_write_json(temporary / CONFIG, to_huggingface(config, vocab_size, vocabulary.pad_id))
 
 
 def load_huggingface(folder: Path) -> LoadedWeights:

@@ -59,8 +59,8 @@ class ModelConfig(Settings):
     """A name for people."""
     lowercase: bool | None = None
     """The casing the model is meant for; the corpus's own casing is what counts."""
-    tokenizer: Literal["wordpiece"] | None = None
-    """The kind of tokenizer the model is meant for."""
+    tokenizer: Literal["wordpiece", "byte_bpe", "bpe"] | None = None
+    """The kind of tokenizer the model is meant for, `bpe` being the fork's word for `byte_bpe`; the corpus's counts."""
 
     def combination_problems(self) -> Iterator[str]:
         """Yield a message for each impossible combination."""

@@ -40,7 +40,7 @@ def open_corpus(config: PretrainingConfig, lowercase: bool) -> Corpus:
     training = open_shards(config.input_dir, "train", given, otherwise_lowercase=lowercase)
     logger.info("training data: %s", training.describe())
     if training.static:
-        logger.info("masks come with the shards: --masked_token_fraction and --max_predictions_per_seq are not used")
+        logger.info("masks come with the shards: --masked_token_fraction, --whole_word_masking and such are not used")
     evaluation = _open_evaluation(config, given or training.vocabulary)
     if evaluation is None:
         logger.info("held-out data: none (no eval_*.hdf5 beside the training shards; --eval_dir names others)")
@@ -96,7 +96,10 @@ def for_vocabulary(model_config: ModelConfig, vocabulary: Vocabulary) -> ModelCo
         logger.warning(
             "the model configuration is meant for %s text, the corpus is %s; the corpus counts", wanted, found
         )
-    return model_config.model_copy(update={"vocab_size": size, "lowercase": vocabulary.lowercase})
+    meant, kind = model_config.tokenizer, vocabulary.kind
+    if meant is not None and meant.removeprefix("byte_") != kind.removeprefix("byte_"):
+        logger.warning("the model configuration is meant for %s, the corpus is %s; the corpus counts", meant, kind)
+    return model_config.model_copy(update={"vocab_size": size, "lowercase": vocabulary.lowercase, "tokenizer": kind})
 
 
 def check_fit(model_config: ModelConfig, shards: ShardSet, where: Path) -> None:

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from bert_pytorch.checkpoints.format import Checkpoint, DataPosition
+from bert_pytorch.checkpoints.format import Checkpoint, DataPosition, vocabulary_entries
 from bert_pytorch.interop.huggingface import export_huggingface
 from bert_pytorch.interop.sources import EXPORTED, load_source
 from bert_pytorch.models.bert import BertForPreTraining
@@ -27,8 +27,7 @@ def checkpoint_writer(session: Session, learner: Learner) -> Callable[[Progress]
         checkpoint = Checkpoint(
             model=learner.model.state_dict(),
             model_config=session.model_config.model_dump(mode="json"),
-            vocabulary=list(vocabulary.tokens),
-            lowercase=vocabulary.lowercase,
+            **vocabulary_entries(vocabulary),
             step=progress.step,
             phase=session.start.phase,
             phase_start=config.previous_phase_end_step,

@@ -112,9 +112,9 @@ def refuse_other_model(checkpoint: Checkpoint, model_config: ModelConfig, vocabu
         for name in SHAPE
         if getattr(saved, name) != getattr(model_config, name)
     ]
-    kept = Vocabulary(tuple(checkpoint.vocabulary), checkpoint.lowercase)
+    kept = checkpoint.tokenizer_vocabulary()
     if vocabulary != kept:
-        found, wanted = _describe(vocabulary), _describe(kept)
+        found, wanted = vocabulary.describe(), kept.describe()
         problems.append(f"vocabulary: {wanted} in {path.name}, {found} (or other tokens) now.")
     if problems:
         advice = "Give the shape and vocabulary that the run began with, another --output_dir, or --overwrite."
@@ -131,7 +131,3 @@ def report_changes(saved: dict[str, Any], current: dict[str, Any]) -> list[str]:
     for change in changes:
         logger.info("changed since the last session: %s", change)
     return changes
-
-
-def _describe(vocabulary: Vocabulary) -> str:
-    return f"{len(vocabulary.tokens)} {'lower-cased' if vocabulary.lowercase else 'cased'} tokens"

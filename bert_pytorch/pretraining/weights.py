@@ -37,9 +37,8 @@ def put_initial_weights(model: BertForPreTraining, given: LoadedWeights, path: P
     ]
     if given.vocabulary != vocabulary:
         problems.append(
-            f"its vocabulary ({len(given.vocabulary.tokens)} tokens, lowercase {given.vocabulary.lowercase}) is not "
-            f"the corpus's ({len(vocabulary.tokens)} tokens, lowercase {vocabulary.lowercase}); encode the corpus with "
-            "its vocabulary: --vocab_file"
+            f"its vocabulary ({given.vocabulary.describe()}) is not the corpus's ({vocabulary.describe()}, perhaps "
+            "others); encode the corpus with its vocabulary: --vocab_file"
         )
     else:
         problems += [

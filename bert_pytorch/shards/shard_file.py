@@ -1,5 +1,6 @@
 """One shard: its header, read once, and its rows, memory-mapped: in place, or decompressed by `shards.cache`."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from bert_pytorch.shards.cache import flat_file, flat_offsets
 from bert_pytorch.shards.layouts import COLUMNS, Layout
 
 _PROBED_ROWS = 256
+_TOKENS_AT_ONCE = 1 << 21
 
 
 class Header(NamedTuple):
@@ -127,19 +129,55 @@ class OpenShard:
         Args:
             indices: int64 (n,), within this shard, in any order.
         """
-        columns = {name: column[indices] for name, column in self._columns.items()}
-        input_ids = columns[layouts.INPUT_IDS].astype(np.int32, copy=False)
-        labels = columns[layouts.NEXT_SENTENCE_LABELS].astype(np.int8, copy=False)
-        native = self.header.layout == "native"
-        lengths, starts = _native_edges(columns) if native else _nvidia_edges(columns)
-        pairs = self.header.next_sentence
-        return SequenceRows(
-            input_ids=input_ids,
-            lengths=lengths,
-            segment_b_starts=starts if pairs else lengths,
-            next_sentence_labels=labels if pairs else None,
-            static_masks=None if native else _static_masks(columns),
-        )
+        return _rows_of(self.header, {name: column[indices] for name, column in self._columns.items()})
+
+
+def read_parts(header: Header) -> Iterator[SequenceRows]:
+    """Yield all rows of a shard in order, some MB at a time, straight from the file: nothing goes to the cache.
+
+    Raises:
+        InputError: if its compressed data are damaged.
+    """
+    rows_at_once = max(1, _TOKENS_AT_ONCE // max(1, header.sequence_length))
+    for start in range(0, header.num_rows, rows_at_once):
+        yield _rows_of(header, _columns(header, slice(start, start + rows_at_once)))
+
+
+def read_rows(header: Header, indices: np.ndarray) -> SequenceRows:
+    """Read a few rows straight from the file; where it is compressed, each costs a chunk.
+
+    Args:
+        header: of the shard.
+        indices: int64 (n,), n > 0, within this shard, in any order, repeats allowed.
+
+    Raises:
+        InputError: if its compressed data are damaged.
+    """
+    wanted, places = np.unique(indices, return_inverse=True)
+    return _rows_of(header, {name: column[places] for name, column in _columns(header, wanted).items()})
+
+
+def _columns(header: Header, which: slice | np.ndarray) -> dict[str, np.ndarray]:
+    try:
+        with h5py.File(header.path, "r") as file:
+            return {name: file[name][which] for name in header.columns}
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise InputError(f"{header.path}: its data cannot be read ({error}). Build it again.") from None
+
+
+def _rows_of(header: Header, columns: dict[str, np.ndarray]) -> SequenceRows:
+    labels = columns[layouts.NEXT_SENTENCE_LABELS].astype(np.int8, copy=False)
+    native = header.layout == "native"
+    lengths, starts = _native_edges(columns) if native else _nvidia_edges(columns)
+    return SequenceRows(
+        input_ids=columns[layouts.INPUT_IDS].astype(np.int32, copy=False),
+        lengths=lengths,
+        segment_b_starts=starts if header.next_sentence else lengths,
+        next_sentence_labels=labels if header.next_sentence else None,
+        static_masks=None if native else _static_masks(columns),
+    )
 
 
 def _native_edges(columns: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

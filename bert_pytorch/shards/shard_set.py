@@ -73,8 +73,7 @@ class ShardSet:
         """Say in one line what this set is."""
         words = "no vocabulary beside it"
         if self.vocabulary is not None:
-            casing = "lowercase" if self.vocabulary.lowercase else "cased"
-            words = f"{casing} vocabulary of {len(self.vocabulary.tokens):,}"
+            words = f"vocabulary of {self.vocabulary.describe()}"
         return (
             f"{self._source}: {self.num_sequences:,} sequences of up to {self.sequence_length} tokens "
             f"({'sentence pairs' if self.has_next_sentence else 'single segments'}, "

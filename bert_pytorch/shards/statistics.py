@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from bert_pytorch.records import SPECIAL_TOKENS, UNKNOWN_TOKEN
 from bert_pytorch.shards.shard_set import ShardSet
 
 _ROWS_AT_ONCE = 4096
@@ -28,8 +27,8 @@ def token_counts(shards: ShardSet) -> np.ndarray:
 def unigram_entropy(shards: ShardSet) -> float:
     """Return the entropy, in nats, of the set's tokens without the special ones: the loss of knowing frequencies only.
 
-    [UNK] counts as a word.  Without a vocabulary the two commonest positions' ids, [CLS] and [SEP], are recognised by
-    standing at the ends of rows.
+    The unknown token counts as a word.  Without a vocabulary the two commonest positions' ids, [CLS] and [SEP], are
+    recognised by standing at the ends of rows.
     """
     counts = token_counts(shards).astype(np.float64)
     counts[_special_ids(shards, len(counts))] = 0
@@ -39,7 +38,7 @@ def unigram_entropy(shards: ShardSet) -> float:
 
 def _special_ids(shards: ShardSet, size: int) -> list[int]:
     if shards.vocabulary is not None:
-        ids = [shards.vocabulary.id_of(token) for token in SPECIAL_TOKENS if token != UNKNOWN_TOKEN]
+        ids = list(shards.vocabulary.structural_ids)
     else:
         first = shards.rows(np.zeros(1, np.int64))
         ids = [0, int(first.input_ids[0, 0]), int(first.input_ids[0, first.lengths[0] - 1])]

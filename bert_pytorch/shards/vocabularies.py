@@ -6,7 +6,7 @@ from pathlib import Path
 from bert_pytorch.errors import InputError
 from bert_pytorch.records import Vocabulary
 from bert_pytorch.shards.shard_file import Header
-from bert_pytorch.vocabulary import TOKENIZER_JSON, VOCABULARY_TEXT, read_vocabulary, vocabulary_sha256
+from bert_pytorch.vocabulary import TOKENIZER_JSON, VOCABULARY_FILES, read_vocabulary, vocabulary_sha256
 
 
 def vocabularies_beside(path: Path, headers: list[Header], otherwise_lowercase: bool) -> dict[Path, Vocabulary]:
@@ -19,7 +19,7 @@ def vocabularies_beside(path: Path, headers: list[Header], otherwise_lowercase: 
             if (place / TOKENIZER_JSON).is_file():
                 found[place] = read_vocabulary(place)
                 break
-            if (place / VOCABULARY_TEXT).is_file():
+            if any((place / name).is_file() for name in VOCABULARY_FILES):
                 found[place] = read_vocabulary(place, casing, otherwise=otherwise_lowercase)
                 break
             if place.resolve() == top.parent:
@@ -50,7 +50,7 @@ def refuse_other_vocabulary(headers: list[Header], vocabulary: Vocabulary, name:
 
 def _advice(shard: Path, wanted_sha256: str) -> str:
     for place in (shard.parent, *shard.resolve().parents[:3]):
-        for name in (TOKENIZER_JSON, VOCABULARY_TEXT):
+        for name in VOCABULARY_FILES:
             with contextlib.suppress(InputError, OSError):
                 if vocabulary_sha256(read_vocabulary(place / name)) == wanted_sha256:
                     return f"Its own is {place / name}: leave --vocab_file out, or name that."

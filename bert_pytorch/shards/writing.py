@@ -5,9 +5,9 @@ A file is made in memory and written in one go: HDF5 answers a full disk with da
 
 import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import h5py
 import numpy as np
@@ -17,34 +17,84 @@ from bert_pytorch.records import SequenceRows
 from bert_pytorch.shards import layouts
 from bert_pytorch.shards.layouts import COLUMNS, Layout
 
+_CHUNK_ROWS = 1024
 Compression = Literal["none", "gzip"]
 Attributes = Mapping[str, str | int | float | bool]
 
 
-def write_shard(path: Path, rows: SequenceRows, attributes: Attributes, compression: Compression = "none") -> str:
-    """Write rows in NVIDIA's layout if they carry static masks, else in the native one; return the file's SHA-256.
+class Written(NamedTuple):
+    """What a finished shard holds."""
+
+    tokens: int
+    """Before the padding, special ones included."""
+    shortest: int
+    """Tokens of the shortest row."""
+    longest: int
+    """Tokens of the longest row."""
+    sha256: str
+    """Of the file."""
+
+
+def write_shard(path: Path, rows: SequenceRows, attributes: Attributes, compression: Compression = "none") -> Written:
+    """Write rows as one shard; as `write_parts` does."""
+    return write_parts(path, [rows], len(rows.lengths), attributes, compression)
+
+
+def write_parts(
+    path: Path, parts: Iterable[SequenceRows], num_rows: int, attributes: Attributes, compression: Compression = "none"
+) -> Written:
+    """Write rows in NVIDIA's layout if they carry static masks, else in the native one.
 
     Args:
         path: the file, replaced if it exists.
-        rows: at least one row; `next_sentence_labels` None writes a set without the next-sentence task.
-        attributes: stored on the file beside the layout and its version.
+        parts: at least one row, part after part, so that memory holds the file and one part; `next_sentence_labels`
+            None writes a set without the next-sentence task.
+        num_rows: rows of all parts together.
+        attributes: stored on the file beside the layout, its version, and what `Written` counts.
         compression: `none` is contiguous, so that readers can memory-map it.
     """
-    layout: Layout = "native" if rows.static_masks is None else "nvidia"
-    columns = _native_columns(rows) if layout == "native" else _nvidia_columns(rows)
     buffer = io.BytesIO()
+    tokens, shortest, longest, done = 0, np.iinfo(np.int32).max, 0, 0
     with h5py.File(buffer, "w") as file:
-        file.attrs["schema_version"] = layouts.SCHEMA_VERSION
-        file.attrs["layout"] = layout
-        file.attrs["next_sentence"] = rows.next_sentence_labels is not None
-        for name, value in sorted(attributes.items()):
+        for rows in parts:
+            columns = _columns(rows)
+            if not done:
+                _create(file, columns, num_rows, compression)
+                file.attrs["layout"] = _layout(rows)
+                file.attrs["next_sentence"] = rows.next_sentence_labels is not None
+            for name, data in columns.items():
+                file[name][done : done + len(data)] = data
+            done += len(rows.lengths)
+            tokens += int(rows.lengths.sum(dtype=np.int64))
+            shortest, longest = min(shortest, int(rows.lengths.min())), max(longest, int(rows.lengths.max()))
+        assert done == num_rows, f"{path}: {done} rows came, {num_rows} were announced"
+        counted = {"schema_version": layouts.SCHEMA_VERSION, "tokens": tokens, "shortest": shortest, "longest": longest}
+        for name, value in sorted({**attributes, **counted}.items()):
             file.attrs[name] = value
-        for name, column in COLUMNS[layout].items():
-            data = np.ascontiguousarray(columns[name], dtype=column.dtype)
-            file.create_dataset(name, data=data, compression=None if compression == "none" else compression)
+    content = buffer.getbuffer()
     with atomic_path(path) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
-    return hashlib.sha256(buffer.getbuffer()).hexdigest()
+        temporary.write_bytes(content)
+    return Written(tokens, shortest, longest, hashlib.sha256(content).hexdigest())
+
+
+def _create(file: h5py.File, columns: dict[str, np.ndarray], num_rows: int, compression: Compression) -> None:
+    for name, data in columns.items():
+        shape = (num_rows, *data.shape[1:])
+        if compression == "none":
+            file.create_dataset(name, shape, data.dtype)
+        else:
+            chunks = (min(num_rows, _CHUNK_ROWS), *data.shape[1:])
+            file.create_dataset(name, shape, data.dtype, chunks=chunks, compression=compression)
+
+
+def _layout(rows: SequenceRows) -> Layout:
+    return "native" if rows.static_masks is None else "nvidia"
+
+
+def _columns(rows: SequenceRows) -> dict[str, np.ndarray]:
+    layout = _layout(rows)
+    columns = _native_columns(rows) if layout == "native" else _nvidia_columns(rows)
+    return {name: columns[name].astype(column.dtype, copy=False) for name, column in COLUMNS[layout].items()}
 
 
 def row_bytes(layout: Layout, sequence_length: int, slots: int) -> int:

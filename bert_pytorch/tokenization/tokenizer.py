@@ -1,45 +1,52 @@
-"""WordPiece as BERT defines it (Devlin et al. 2019), through Hugging Face's `tokenizers`.
+"""WordPiece (Devlin et al. 2019) and byte-level BPE (Radford et al. 2019), through Hugging Face's `tokenizers`.
 
 Corpora are encoded with `encode_flat`: many texts into one array and offsets, no Python object per token.  There,
-`[MASK]` standing in a text is five characters of prose; only `encode_with_masks` reads it as the token.
+`[MASK]` standing in a text is six characters of prose; only `encode_with_masks` reads it as the token.
 """
 
-import itertools
+import json
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
-import numpy as np
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
+from bert_pytorch.errors import MissingDependencyError
 from bert_pytorch.files import atomic_write_json, atomic_write_text
-from bert_pytorch.records import CLS_TOKEN, SEP_TOKEN, SPECIAL_TOKENS, UNKNOWN_TOKEN, Vocabulary
-from bert_pytorch.vocabulary import TOKENIZER_JSON, VOCABULARY_TEXT, read_vocabulary, vocabulary_sha256, vocabulary_text
-
-BATCH_CHARACTERS = 1 << 18
-"""Texts are handed over in pieces of about this size: the library keeps ≈ 100 bytes a token until a piece is done."""
-
-
-class FlatTokens(NamedTuple):
-    """Tokens of n texts in one array."""
-
-    ids: np.ndarray
-    """int32 (T,)."""
-    offsets: np.ndarray
-    """int64 (n + 1,), text i is `ids[offsets[i] : offsets[i + 1]]`."""
+from bert_pytorch.records import Vocabulary
+from bert_pytorch.tokenization.fast import FastEncoder
+from bert_pytorch.tokenization.flat import FlatTokens, encode_flat_reference
+from bert_pytorch.vocabulary import (
+    CONTINUATION,
+    MERGES_TEXT,
+    TOKENIZER_JSON,
+    VOCABULARY_JSON,
+    VOCABULARY_TEXT,
+    merges_text,
+    read_vocabulary,
+    vocabulary_sha256,
+    vocabulary_text,
+)
 
 
 class Tokenizer:
-    """Turns text into ids of one vocabulary."""
+    """Turns text into ids of one vocabulary.
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
+    Args:
+        vocabulary: its tokens and casing.
+        fast: whether `encode_flat` goes through tokie, to the same ids: None where it can, False never, True always.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, fast: bool | None = None) -> None:
         self.vocabulary = vocabulary
+        self._fast = fast
         self._backend = _backend(vocabulary)
 
     @property
     def sha256(self) -> str:
-        """SHA-256 of the vocabulary's `vocab.txt`."""
+        """The vocabulary's SHA-256 (`vocabulary_sha256`)."""
         return vocabulary_sha256(self.vocabulary)
 
     def encode_flat(self, texts: Sequence[str]) -> FlatTokens:
@@ -48,15 +55,18 @@ class Tokenizer:
         Args:
             texts: any number of texts, each encoded by itself.
         """
-        self._backend.encode_special_tokens = True
-        arrays, counts = [], [0]
-        for batch in _batches(texts):
-            encodings = self._backend.encode_batch_fast(batch, add_special_tokens=False)
-            lists = [encoding.ids for encoding in encodings]
-            counts += map(len, lists)
-            arrays.append(np.fromiter(itertools.chain.from_iterable(lists), np.int32))
-        ids = np.concatenate(arrays) if arrays else np.empty(0, np.int32)
-        return FlatTokens(ids, np.cumsum(counts, dtype=np.int64))
+        if self._fast_encoder is not None:
+            return self._fast_encoder.encode_flat(texts)
+        return encode_flat_reference(self._backend, texts)
+
+    @cached_property
+    def _fast_encoder(self) -> FastEncoder | None:
+        if self._fast is False:
+            return None
+        encoder = FastEncoder.from_tokenizer_json(self._backend.to_str(), self.vocabulary.kind, self._backend)
+        if self._fast and encoder is None:
+            raise MissingDependencyError("tokie was asked for and cannot be used; the log says why.")
+        return encoder
 
     def encode_with_masks(self, text: str) -> list[int]:
         """Encode one text as `[CLS] … [SEP]`, in which special tokens such as `[MASK]` keep their meaning."""
@@ -64,16 +74,36 @@ class Tokenizer:
         return list(self._backend.encode(text).ids)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Join tokens to text again, special tokens left out; spaces are as WordPiece's decoder guesses them."""
-        return str(self._backend.decode(list(ids)))
+        """Join tokens to text again, special tokens left out.
+
+        Byte-level BPE gives the text back as it was, less the prefix space and capitals that its vocabulary does
+        without; for WordPiece, spaces are as its decoder guesses them.
+        """
+        text = str(self._backend.decode(list(ids)))
+        return text.removeprefix(" ") if self.vocabulary.add_prefix_space else text
+
+    def piece(self, token: str) -> tuple[str, bool]:
+        """Return the text of one token, and whether it joins the word before it."""
+        if self.vocabulary.merges is None:
+            return token.removeprefix(CONTINUATION), token.startswith(CONTINUATION)
+        text = str(self._backend.decoder.decode([token]))
+        return text.removeprefix(" ") or text, not text.startswith(" ") and token not in self.vocabulary.special
 
     def save(self, folder: Path) -> None:
-        """Write `vocab.txt`, `tokenizer.json` and `tokenizer_config.json`, which `transformers` opens as they are."""
+        """Write the files that `transformers` opens as they are.
+
+        `vocab.txt`, `tokenizer.json` and `tokenizer_config.json`; for byte-level BPE `vocab.json` and `merges.txt` too,
+        RoBERTa's files, which a slow tokenizer needs.
+        """
         self._backend.encode_special_tokens = False
-        atomic_write_text(folder / VOCABULARY_TEXT, vocabulary_text(self.vocabulary))
+        vocabulary = self.vocabulary
+        atomic_write_text(folder / VOCABULARY_TEXT, vocabulary_text(vocabulary))
+        if vocabulary.merges is not None:
+            ids = {token: index for index, token in enumerate(vocabulary.tokens)}
+            atomic_write_text(folder / VOCABULARY_JSON, json.dumps(ids, ensure_ascii=False) + "\n")
+            atomic_write_text(folder / MERGES_TEXT, merges_text(vocabulary))
         atomic_write_text(folder / TOKENIZER_JSON, self._backend.to_str(pretty=True) + "\n")
-        config = {"tokenizer_class": "BertTokenizer", "do_lower_case": self.vocabulary.lowercase}
-        atomic_write_json(folder / "tokenizer_config.json", config)
+        atomic_write_json(folder / "tokenizer_config.json", _transformers_config(vocabulary))
 
 
 def tokenizer_from_vocabulary(vocabulary: Vocabulary) -> Tokenizer:
@@ -103,23 +133,52 @@ def normalizer(lowercase: bool) -> normalizers.Normalizer:
 
 def _backend(vocabulary: Vocabulary) -> tokenizers.Tokenizer:
     ids = {token: index for index, token in enumerate(vocabulary.tokens)}
-    backend = tokenizers.Tokenizer(models.WordPiece(ids, unk_token=UNKNOWN_TOKEN, max_input_chars_per_word=100))
-    backend.normalizer = normalizer(vocabulary.lowercase)
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.decoder = decoders.WordPiece()
-    backend.add_special_tokens(list(SPECIAL_TOKENS))
+    special = vocabulary.special
+    if vocabulary.merges is None:
+        model = models.WordPiece(ids, unk_token=special.unknown, max_input_chars_per_word=100)
+        backend = tokenizers.Tokenizer(model)
+        backend.normalizer = normalizer(vocabulary.lowercase)
+        backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        backend.decoder = decoders.WordPiece()
+        backend.add_special_tokens(list(special))
+    else:
+        backend = tokenizers.Tokenizer(models.BPE(ids, list(vocabulary.merges)))
+        put_byte_level(backend, vocabulary.lowercase, vocabulary.add_prefix_space)
+        backend.decoder = decoders.ByteLevel()
+        # The space before a mask is part of the word that was there (as in RoBERTa), so the mask takes it in.
+        masks = [tokenizers.AddedToken(special.mask, lstrip=True, special=True, normalized=False)]
+        backend.add_special_tokens([token for token in special if token != special.mask] + masks)
     backend.post_processor = processors.TemplateProcessing(
-        single=f"{CLS_TOKEN} $A {SEP_TOKEN}",
-        pair=f"{CLS_TOKEN} $A {SEP_TOKEN} $B:1 {SEP_TOKEN}:1",
-        special_tokens=[(token, ids[token]) for token in (CLS_TOKEN, SEP_TOKEN)],
+        single=f"{special.cls} $A {special.sep}",
+        pair=f"{special.cls} $A {special.sep} $B:1 {special.sep}:1",
+        special_tokens=[(token, ids[token]) for token in (special.cls, special.sep)],
     )
     return backend
 
 
-def _batches(texts: Sequence[str]) -> list[Sequence[str]]:
-    sizes = np.cumsum([len(text) for text in texts], dtype=np.int64)
-    cuts = np.unique(
-        np.searchsorted(sizes, np.arange(BATCH_CHARACTERS, sizes[-1] if len(texts) else 0, BATCH_CHARACTERS))
-    )
-    edges = [0, *(cuts[cuts > 0]).tolist(), len(texts)]
-    return [texts[start:stop] for start, stop in itertools.pairwise(edges) if stop > start]
+def put_byte_level(backend: tokenizers.Tokenizer, lowercase: bool, add_prefix_space: bool) -> None:
+    """Make `backend` split text as byte-level BPE does: GPT-2's pattern, then one character for each byte."""
+    if lowercase:
+        backend.normalizer = normalizers.Lowercase()
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space, use_regex=True)
+
+
+def _transformers_config(vocabulary: Vocabulary) -> dict[str, Any]:
+    """Return the content of `tokenizer_config.json`.
+
+    Byte-level BPE goes by the general class, which takes `tokenizer.json` as it is: `RobertaTokenizer` makes its own,
+    which keeps capitals and joins pairs by `</s></s>`, unlike the rows that a model is trained on here.
+    """
+    special = vocabulary.special
+    names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+    config: dict[str, Any] = {**dict(zip(names, special, strict=True)), "do_lower_case": vocabulary.lowercase}
+    if vocabulary.merges is None:
+        return {"tokenizer_class": "BertTokenizer", **config}
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        **config,
+        "bos_token": special.cls,
+        "eos_token": special.sep,
+        "add_prefix_space": vocabulary.add_prefix_space,
+        "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
+    }

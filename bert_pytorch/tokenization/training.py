@@ -1,25 +1,32 @@
-"""Training a WordPiece vocabulary: Hugging Face's trainer, made to give the same bytes every time.
+"""Training a vocabulary, WordPiece or byte-level BPE: Hugging Face's trainers, made to give the same bytes every time.
 
-The trainer numbers characters that continue a word (`##a`) in the order of a hash table, which differs from run to run,
+WordPiece's numbers characters that continue a word (`##a`) in the order of a hash table, which differs from run to run,
 and breaks ties between merges by those numbers.  Naming the whole alphabet beforehand, sorted, leaves it no choice.
+Byte-level BPE's alphabet is always the 256 bytes.
 """
 
+import json
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import tokenizers
 from tokenizers import models, pre_tokenizers, trainers
 
 from bert_pytorch.errors import InputError
-from bert_pytorch.records import SPECIAL_TOKENS, UNKNOWN_TOKEN, Vocabulary
-from bert_pytorch.tokenization.tokenizer import Tokenizer, normalizer
+from bert_pytorch.records import BYTE_BPE_SPECIALS, SPECIAL_TOKENS, UNKNOWN_TOKEN, Vocabulary
+from bert_pytorch.tokenization.tokenizer import Tokenizer, normalizer, put_byte_level
+from bert_pytorch.vocabulary import byte_alphabet, parse_merges
 
 logger = logging.getLogger(__name__)
 
 MIN_FREQUENCY = 2
 ALPHABET_LIMIT = 1000
 """Characters kept, by frequency (the limit of `tokenizers`' BERT trainer); words with rarer ones become [UNK]."""
+
+_BYTE_BPE_FIRST = tuple(BYTE_BPE_SPECIALS._asdict()[role] for role in ("cls", "pad", "sep", "unknown", "mask"))
+SMALLEST_BYTE_BPE = len(_BYTE_BPE_FIRST) + 256
+"""Tokens that every byte-level BPE vocabulary has: RoBERTa's special ones, in its order, and the bytes."""
 
 
 def train_wordpiece(texts: Iterable[str], size: int, lowercase: bool) -> Tokenizer:
@@ -55,12 +62,60 @@ def train_wordpiece(texts: Iterable[str], size: int, lowercase: bool) -> Tokeniz
         show_progress=False,
     )
     backend.train_from_iterator(texts, trainer)
-    tokens = [token for token, _ in sorted(backend.get_vocab().items(), key=lambda item: item[1])]
-    if len(tokens) < size:
-        logger.warning(
-            "vocabulary: the text holds only %d tokens of the %d asked for; going on with those.", len(tokens), size
+    return Tokenizer(Vocabulary(_tokens(backend, size), lowercase))
+
+
+def train_byte_bpe(texts: Iterable[str], size: int, lowercase: bool, add_prefix_space: bool = True) -> Tokenizer:
+    """Train byte-level BPE of `size` tokens, or of fewer where the text does not fill it (a warning says so).
+
+    `<s> <pad> </s> <unk> <mask>` are ids 0 to 4, then come the 256 bytes, then merges by frequency.
+
+    Args:
+        texts: read once; counts of distinct words are held in memory.
+        size: tokens wanted, special ones included.
+        lowercase: whether the tokenizer lower-cases text.
+        add_prefix_space: whether the first word of a text is spelled as inside one, with a space before it.
+
+    Raises:
+        InputError: if there is no text, or `size` has no room for the special tokens and the bytes.
+    """
+    if size < SMALLEST_BYTE_BPE:
+        raise InputError(
+            f"a byte-level BPE vocabulary of {size} tokens has no room for 5 special tokens and 256 bytes. Ask for a "
+            f"larger --vocab_size, at least {SMALLEST_BYTE_BPE}."
         )
-    return Tokenizer(Vocabulary(tuple(tokens), lowercase))
+    backend = tokenizers.Tokenizer(models.BPE())
+    put_byte_level(backend, lowercase, add_prefix_space)
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        min_frequency=MIN_FREQUENCY,
+        special_tokens=list(_BYTE_BPE_FIRST),
+        initial_alphabet=list(byte_alphabet()),
+        show_progress=False,
+    )
+    seen = 0
+
+    def words() -> Iterator[str]:
+        nonlocal seen
+        for text in texts:
+            seen += bool(text.strip())
+            yield text
+
+    backend.train_from_iterator(words(), trainer)
+    if not seen:
+        raise InputError("no words to train a vocabulary on: the text is empty. Give other text.")
+    tokens = _tokens(backend, size)
+    merges = parse_merges(json.loads(backend.to_str())["model"]["merges"], tokens)
+    return Tokenizer(Vocabulary(tokens, lowercase, merges, add_prefix_space))
+
+
+def _tokens(backend: tokenizers.Tokenizer, size: int) -> tuple[str, ...]:
+    ids = backend.get_vocab()
+    if len(ids) < size:
+        logger.warning(
+            "vocabulary: the text holds only %d tokens of the %d asked for; going on with those.", len(ids), size
+        )
+    return tuple(sorted(ids, key=ids.__getitem__))
 
 
 def _count_words(backend: tokenizers.Tokenizer, texts: Iterable[str]) -> Counter[str]:

@@ -46,7 +46,7 @@ def requirements_of(files: Sequence[str]) -> list[Requirement]:
                 found += requirements_of([content.removeprefix("-r ").strip()])
             elif content:
                 name, _, version = content.partition("==")
-                found.append(Requirement(name, version))
+                found.append(Requirement(name.partition("[")[0], version))  # moto[server] is installed as moto
     return list(dict.fromkeys(found))
 
 

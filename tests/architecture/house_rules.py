@@ -11,7 +11,7 @@ LEVELS: dict[int, tuple[str, ...]] = {
     4: ("tasks", "training", "interop", "downloads"),
     3: ("data", "models", "optim", "tracking"),
     2: ("tokenization", "shards", "checkpoints", "kernels", "runtime", "remote"),
-    1: ("config", "files", "vocabulary"),
+    1: ("config", "files", "progress", "vocabulary"),
     0: ("errors", "records"),
 }
 """Imports go downward only; rooms on one level do not import each other.  A tool of one module is a room."""
@@ -19,7 +19,7 @@ LEVELS: dict[int, tuple[str, ...]] = {
 LEVEL_OF = {room: level for level, rooms in LEVELS.items() for room in rooms}
 
 WITHOUT_TORCH = (
-    *("corpus", "tokenization", "shards", "config", "records", "errors", "files", "vocabulary", "launch"),
+    *("corpus", "tokenization", "shards", "config", "records", "errors", "files", "progress", "vocabulary", "launch"),
     *("remote", "downloads", "inspect"),
     *("data.masking", "data.packing", "data.sampling", "data.remote"),
 )

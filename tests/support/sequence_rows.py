@@ -35,6 +35,18 @@ def make_rows(n: int, length: int = 16, pairs: bool = True, slots: int = 0, seed
     return SequenceRows(input_ids, lengths, starts, (np.arange(n) % 2).astype(np.int8) if pairs else None, masks)
 
 
+def split_rows(rows: SequenceRows, start: int, stop: int) -> SequenceRows:
+    """Take the rows from `start` to `stop`, exclusive."""
+    masks = rows.static_masks
+    return SequenceRows(
+        rows.input_ids[start:stop],
+        rows.lengths[start:stop],
+        rows.segment_b_starts[start:stop],
+        None if rows.next_sentence_labels is None else rows.next_sentence_labels[start:stop],
+        None if masks is None else type(masks)(*(column[start:stop] for column in masks)),
+    )
+
+
 def assert_same_rows(found: SequenceRows, wanted: SequenceRows, chosen: np.ndarray) -> None:
     """Assert that `found` is `wanted[chosen]`, field by field."""
     for name in ("input_ids", "lengths", "segment_b_starts", "next_sentence_labels"):

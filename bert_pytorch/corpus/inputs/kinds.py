@@ -1,5 +1,6 @@
 """What kind of text a file is: a format and a compression, told by its name and checked against its first bytes."""
 
+import re
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -10,6 +11,8 @@ _FORMATS: dict[str, Format] = {
     ".txt": "text", ".jsonl": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet",
     ".xml": "wikipedia",
 }  # fmt: skip
+_PART_OF_DUMP = re.compile(r"\.xml-p\d+p\d+")
+"""Wikimedia's larger dumps come as files named by the pages they hold."""
 _COMPRESSIONS: dict[str, Compression] = {".gz": "gz", ".bz2": "bz2", ".zst": "zst"}
 _MAGIC: dict[str, tuple[bytes, ...]] = {
     "gzip": (b"\x1f\x8b",),
@@ -43,7 +46,8 @@ def kind_of(path: Path) -> Kind | None:
         return None
     ending = Path(name).suffix
     compression = _COMPRESSIONS.get(ending, "")
-    form = _FORMATS.get(Path(name.removesuffix(ending) if compression else name).suffix)
+    suffix = Path(name.removesuffix(ending) if compression else name).suffix
+    form = _FORMATS.get(_PART_OF_DUMP.sub(".xml", suffix))
     if form is None or (form == "parquet" and compression) or (form == "wikipedia" and compression != "bz2"):
         return None
     return Kind(form, compression)

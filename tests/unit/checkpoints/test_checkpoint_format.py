@@ -3,8 +3,15 @@
 import pytest
 import torch
 
-from bert_pytorch.checkpoints.format import FORMAT_VERSION, Checkpoint, DataPosition, weights_from_dict
+from bert_pytorch.checkpoints.format import (
+    FORMAT_VERSION,
+    Checkpoint,
+    DataPosition,
+    vocabulary_entries,
+    weights_from_dict,
+)
 from bert_pytorch.errors import InputError
+from tests.support.vocabularies import small_byte_bpe, small_vocabulary
 
 
 def checkpoint():
@@ -53,6 +60,28 @@ def test_weights_alone_need_neither_optimizer_nor_data_position():
     assert weights.tokenizer_vocabulary().id_of("ä") == 2
 
 
+@pytest.mark.parametrize(
+    "vocabulary", [small_vocabulary(), small_byte_bpe(), small_byte_bpe(lowercase=True, add_prefix_space=False)]
+)
+def test_a_vocabulary_of_either_kind_comes_back(vocabulary, tmp_path):
+    torch.save(checkpoint()._replace(**vocabulary_entries(vocabulary)).to_dict(), tmp_path / "ckpt_7.pt")
+    values = torch.load(tmp_path / "ckpt_7.pt", weights_only=True)
+    assert Checkpoint.from_dict(values, "ckpt_7.pt").tokenizer_vocabulary() == vocabulary
+    assert weights_from_dict(values, "ckpt_7.pt").tokenizer_vocabulary() == vocabulary
+
+
+def test_a_file_from_before_byte_bpe_is_wordpiece():
+    values = checkpoint().to_dict()
+    del values["merges"], values["add_prefix_space"]
+    assert Checkpoint.from_dict(values, "x").tokenizer_vocabulary().kind == "wordpiece"
+
+
+def test_merges_that_join_no_tokens_are_named():
+    entries = {**vocabulary_entries(small_byte_bpe()), "merges": ["Ġ nonsense"]}
+    with pytest.raises(InputError, match=r'"merges": the merge .*nonsense'):
+        weights_from_dict(checkpoint()._replace(**entries).to_dict(), "ckpt_7.pt")
+
+
 def test_unknown_entries_are_ignored():
     assert Checkpoint.from_dict({**checkpoint().to_dict(), "preconditioner": {}}, "x").step == 7
 
@@ -88,6 +117,8 @@ def test_missing_entry_is_named(name):
         ("vocabulary", ["[PAD]", 1]),
         ("vocabulary", ("[PAD]",)),
         ("lowercase", 1),
+        ("merges", [("a", "b")]),
+        ("add_prefix_space", 1),
         ("step", 7.0),
         ("step", -1),
         ("phase_start", None),

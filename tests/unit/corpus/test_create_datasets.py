@@ -1,19 +1,24 @@
 """scripts/create_datasets.sh: all stages, each alone, and its own wrong calls."""
 
+import bz2
+import hashlib
+import io
 import os
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
 
 from bert_pytorch.shards.shard_set import open_shards
 from tests.support.data import REPOSITORY, shared_data
+from tests.support.http_server import Fault, file_server
 
 
 def create_datasets(*words: object) -> subprocess.CompletedProcess[str]:
     command = [str(REPOSITORY / "scripts" / "create_datasets.sh"), *map(str, words)]
-    environment = os.environ | {"PYTHON": sys.executable}
+    environment = os.environ | {"PYTHON": sys.executable, "no_proxy": "127.0.0.1"}
     return subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True)
 
 
@@ -58,12 +63,47 @@ def test_stages_run_alone(few_texts: Path, tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "p").iterdir()] == ["encoded"]
 
 
+def test_download_feeds_format_and_goes_on_after_a_failure(tmp_path: Path) -> None:
+    pytest.importorskip("wikiextractor")
+    pages = bz2.decompress(shared_data("wikipedia", "enwiki-sample-pages-articles.xml.bz2").read_bytes())
+    dump = bz2.compress(pages[: pages.index(b"</page>", 600_000)] + b"</page>\n</mediawiki>\n")  # Punkt learns slowly
+    book = shared_data("text", "inaugural", "1865-Lincoln.txt").read_bytes()
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w:gz") as file:
+        info = tarfile.TarInfo("books1/epubtxt/lincoln.txt")
+        info.size = len(book)
+        file.addfile(info, io.BytesIO(book))
+    name = "simplewiki-20261101-pages-articles.xml.bz2"
+    with file_server() as server:
+        server.add(f"simplewiki/20261101/{name}", dump, faults=[Fault(drop_after=1000)])
+        sums = f"{hashlib.sha1(dump).hexdigest()}  {name}\n".encode()
+        server.add("simplewiki/latest/simplewiki-latest-sha1sums.txt", sums)
+        options = ["-o", tmp_path / "o o", "-p", 1, "--download", "--format", "--language", "simple"]
+        options += ["--mirror", f"{server.url}/gone", server.url, "--books-mirror", server.url]
+        said = create_datasets(*options)
+        assert said.returncode == 1
+        assert f"{server.url}/books1.tar.gz\nput it here:" in said.stderr
+        assert not (tmp_path / "o o" / "formatted").exists()
+        server.add("books1.tar.gz", archive.getvalue())
+        said = create_datasets(*options)
+        assert said.returncode == 0, said.stderr
+        assert [request.path for request in server.requests].count(f"/simplewiki/20261101/{name}") == 2  # dropped once
+        text = "".join(path.read_text() for path in (tmp_path / "o o" / "formatted").glob("*.txt"))
+        assert "With malice toward none" in text
+        assert len(text) > 20 * len(book)  # articles too
+        said = create_datasets("-o", tmp_path / "w", "--download", "--no-books", *options[6:11])
+        assert said.returncode == 0, said.stderr
+    assert [path.name for path in (tmp_path / "w" / "download").iterdir()] == ["wikipedia"]
+    assert not (tmp_path / "w" / "formatted").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
         ([], 2, "--output is missing"),
         (["-o"], 2, "-o: no value follows it"),
-        (["-o", "x", "--download"], 2, "--download comes in a later version"),
+        (["-o", "x", "--download", "--language", "../x"], 2, "--language: found '../x'"),
+        (["-o", "x", "--download", "--mirror"], 2, "--mirror: no address follows it"),
         (["-o", "x", "--encode-type", "gpt"], 2, "found 'gpt', wanted bert or roberta"),
         (["-o", "x", "-p", "many"], 2, "found 'many', wanted a whole number"),
         (["-o", "x", "--fromat"], 2, "unknown option --fromat"),

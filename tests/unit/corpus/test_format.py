@@ -83,42 +83,6 @@ def test_formatting_goes_on_where_it_was(tool: Tool, tmp_path: Path, monkeypatch
     assert tool(*command, 50001, "--overwrite").code == 0
 
 
-def test_a_wikipedia_dump_becomes_articles(tool: Tool, tmp_path: Path) -> None:
-    pytest.importorskip("wikiextractor", reason="wikiextractor is an extra (requirements-extras.txt)")
-    dump = shared_data("wikipedia", "enwiki-sample-pages-articles.xml.bz2")
-    command = ("format", "--input", dump, "--output", tmp_path / "o", "--splitter_sample_bytes", 100000)
-    said = tool(*command, "--processes", 1)
-    assert said.code == 0, said.err
-    documents = formatted_documents(tmp_path / "o")
-    assert 90 <= len(documents) <= 106  # 106 articles in the dump, some nothing but a list
-    anarchism = next(document for document in documents if document[0].startswith("Anarchism is a political"))
-    assert len(anarchism) > 100
-    assert not any("[[" in line or "&amp;" in line or "<ref" in line for line in anarchism)
-    assert not (tmp_path / "o" / ".extracted").exists()
-
-
-def test_a_damaged_dump_fails_here_with_wikiextractors_words(tool: Tool, tmp_path: Path) -> None:
-    pytest.importorskip("wikiextractor", reason="wikiextractor is an extra (requirements-extras.txt)")
-    dump = tmp_path / "cut.xml.bz2"
-    dump.write_bytes(shared_data("wikipedia", "enwiki-sample-pages-articles.xml.bz2").read_bytes()[:200_000])
-    said = tool("format", "--input", dump, "--output", tmp_path / "o", "--processes", 1)
-    assert said.code == 1
-    assert "wikiextractor failed with exit code" in said.err
-    assert "ended before the end-of-stream marker" in said.err
-    assert not list((tmp_path / "o").glob("formatted_*"))
-    assert not list((tmp_path / "o" / ".extracted").glob("*"))
-
-
-def test_a_dump_without_wikiextractor_says_what_to_install(
-    tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(wikipedia.importlib.util, "find_spec", lambda name: None)
-    (tmp_path / "x.xml.bz2").write_bytes(b"BZh9")
-    said = tool("format", "--input", tmp_path / "x.xml.bz2", "--output", tmp_path / "o")
-    assert said.code == 1
-    assert "pip install -r requirements-extras.txt" in said.err
-
-
 def test_the_package_never_imports_wikiextractor() -> None:
     sources = Path(wikipedia.__file__).parents[1].rglob("*.py")
     assert not any("import wikiextractor" in path.read_text(encoding="utf-8") for path in sources)

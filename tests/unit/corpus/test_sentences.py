@@ -9,41 +9,48 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nltk.tokenize.punkt import PunktSentenceTokenizer
+from nltk.tokenize.punkt import PunktParameters, PunktSentenceTokenizer
 
-from bert_pytorch.corpus.sentences import Newlines, load_splitter, prepare_splitter, split_document
+from bert_pytorch.corpus import punkt
+from bert_pytorch.corpus.formatting import FormatConfig
+from bert_pytorch.corpus.sentences import Newlines, Splitter, load_splitter, prepare_splitter, split_document
+from bert_pytorch.errors import InputError, MissingDependencyError
 from tests.support.data import REPOSITORY, real_texts
 
 WRAPPED = "The general went to the\nriver. It was cold and\nthe men were tired of it.\n\nThen they\nslept."
 VERSES = "one thing .\nanother thing ?\nno end here\na third .\n"
 
 
-def punkt(text: str) -> list[str]:
-    return list(PunktSentenceTokenizer().tokenize(text))
+untrained = punkt.FastPunkt(PunktParameters()).split
+
+
+@pytest.fixture
+def no_nltk_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(punkt, "pretrained", lambda language: None)
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.text(st.characters(codec="utf-8"), max_size=200), st.sampled_from(["auto", "break", "join"]))
 def test_no_character_but_white_space_is_lost_and_no_sentence_is_empty(text: str, newlines: Newlines) -> None:
-    sentences = split_document(text, punkt, newlines)
+    sentences = split_document(text, untrained, newlines)
     assert "".join("".join(sentences).split()) == "".join(text.split())
     assert all(sentence == " ".join(sentence.split()) != "" for sentence in sentences)
 
 
 def test_wrapped_text_is_joined_and_lines_that_end_sentences_are_not() -> None:
-    assert split_document(WRAPPED, punkt, "auto") == [
+    assert split_document(WRAPPED, untrained, "auto") == [
         "The general went to the river.",
         "It was cold and the men were tired of it.",
         "Then they slept.",
     ]
-    assert split_document(VERSES, punkt, "auto") == ["one thing .", "another thing ?", "no end here", "a third ."]
-    assert len(split_document(WRAPPED, punkt, "break")) == 6
-    assert split_document("a b\nc d", punkt, "join") == ["a b c d"]
+    assert split_document(VERSES, untrained, "auto") == ["one thing .", "another thing ?", "no end here", "a third ."]
+    assert len(split_document(WRAPPED, untrained, "break")) == 6
+    assert split_document("a b\nc d", untrained, "join") == ["a b c d"]
 
 
 def test_long_lines_are_paragraphs() -> None:
     paragraph = "word " * 60
-    assert split_document(f"{paragraph}\n{paragraph}", punkt, "auto") == [paragraph.strip()] * 2
+    assert split_document(f"{paragraph}\n{paragraph}", untrained, "auto") == [paragraph.strip()] * 2
 
 
 LEARN = """
@@ -71,36 +78,37 @@ def test_learnt_parameters_are_the_same_bytes_every_time(tmp_path: Path) -> None
     assert len(contents) == 1
 
 
-def test_learnt_parameters_split_like_the_ones_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bert_pytorch.corpus.sentences._has_pretrained", lambda language: False)
-    texts = real_texts("inaugural", 10)
+@pytest.mark.usefixtures("no_nltk_data")
+def test_learnt_parameters_split_like_the_ones_in_memory(tmp_path: Path) -> None:
     from nltk.tokenize.punkt import PunktTrainer
 
+    texts = real_texts("inaugural", 10)
     trainer = PunktTrainer()
     for text in texts:
         trainer.train(text, finalize=False)
     trainer.finalize_training()
     reference = PunktSentenceTokenizer(trainer.get_params())
-    assert prepare_splitter(tmp_path, "english", lambda: texts) == "learnt from a sample of this corpus"
+    assert "learnt from a sample of this corpus" in prepare_splitter(tmp_path, "english", lambda: texts)
     splitter = load_splitter(tmp_path)
     for text in texts:
-        assert splitter(text) == list(reference.tokenize(text))
+        words = " ".join(text.split())
+        assert splitter(words) == list(reference.tokenize(words))
 
 
+@pytest.mark.usefixtures("no_nltk_data")
 def test_a_slow_machine_splits_long_paragraphs_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bert_pytorch.corpus.sentences._has_pretrained", lambda language: False)
     monkeypatch.setattr("nltk.redos.DEFAULT_TIMEOUT", 0.001)  # stands for 5 s of a busy machine
-    text = "It rained all day long. Nobody went out! " * 20000
+    text = "It rained all day long. Nobody went out! Not J. R. R. then. " * 20000
     prepare_splitter(tmp_path, "english", lambda: [text[:200_000]])
     load_splitter.cache_clear()
     monkeypatch.setattr("nltk.redos.DEFAULT_TIMEOUT", 0.001)
-    assert " ".join(load_splitter(tmp_path)(text)) == text.strip()
+    assert " ".join(load_splitter(tmp_path)(text.strip())) == text.strip()
 
 
+@pytest.mark.usefixtures("no_nltk_data")
 def test_parameters_in_the_folder_are_used_again_and_their_origin_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("bert_pytorch.corpus.sentences._has_pretrained", lambda language: False)
     prepare_splitter(tmp_path, "english", lambda: ["A sentence. Another one."])
     with caplog.at_level(logging.INFO):
         prepare_splitter(tmp_path, "english", pytest.fail)
@@ -108,13 +116,58 @@ def test_parameters_in_the_folder_are_used_again_and_their_origin_is_said(
 
 
 def test_pretrained_parameters_are_used_where_nltk_has_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bert_pytorch.corpus.sentences._has_pretrained", lambda language: True)
     trained = PunktSentenceTokenizer("Mr. Smith met Mr. Jones. " * 50)
-
-    class Installed:
-        def __init__(self, language: str) -> None:
-            self._params = trained._params
-
-    monkeypatch.setattr("bert_pytorch.corpus.sentences.PunktTokenizer", Installed)
+    monkeypatch.setattr(punkt, "pretrained", lambda language: trained._params)
     assert "pretrained parameters for german" in prepare_splitter(tmp_path, "german", pytest.fail)
     assert load_splitter(tmp_path)("He saw Mr. Miller. Then left.") == ["He saw Mr. Miller.", "Then left."]
+
+
+@pytest.mark.usefixtures("no_nltk_data")
+def test_parameters_of_another_build_can_be_named(tmp_path: Path) -> None:
+    prepare_splitter(tmp_path / "a", "english", lambda: ["Mr. Smith met Mr. Jones. " * 50])
+    learnt = tmp_path / "a" / "punkt.json"
+    prepare_splitter(tmp_path / "b", "english", pytest.fail, parameters_file=learnt)
+    assert load_splitter(tmp_path / "b")("He saw Mr. Miller. Then left.") == ["He saw Mr. Miller.", "Then left."]
+    for content in ("[1]", "{}", '{"abbreviations": [[]]}', "\0"):
+        learnt.write_text(content)
+        with pytest.raises(InputError, match=r"no parameters of Punkt .* Name a punkt\.json"):
+            prepare_splitter(tmp_path / "c", "english", pytest.fail, parameters_file=learnt)
+
+
+def test_with_the_newline_splitter_every_line_is_a_sentence(tmp_path: Path) -> None:
+    assert "every line" in prepare_splitter(tmp_path, "english", pytest.fail, "newline")
+    lines = split_document(" One.  Two! \n\n three\n", load_splitter(tmp_path, "newline"), "break")
+    assert lines == ["One. Two!", "three"]
+    impossible = FormatConfig(input=(tmp_path,), output=tmp_path, splitter="newline", newlines="join")
+    assert any("--newlines join would join them" in problem for problem in impossible.combination_problems())
+
+
+def nupunkt(folder: Path) -> Splitter:
+    pytest.importorskip("nupunkt", reason="nupunkt is an extra (requirements-extras.txt)")
+    prepare_splitter(folder, "english", pytest.fail, "nupunkt")
+    return load_splitter(folder, "nupunkt")
+
+
+def test_nupunkt_loses_nothing_and_knows_abbreviations(tmp_path: Path) -> None:
+    split = nupunkt(tmp_path)
+    for text in real_texts("inaugural", 5):
+        sentences = split_document(text, split, "auto")
+        assert "".join(sentences).replace(" ", "") == "".join(text.split())
+    assert split("See Smith v. Jones, 5 U.S. 137 (1803). It held.") == [
+        "See Smith v. Jones, 5 U.S. 137 (1803).",
+        "It held.",
+    ]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(st.characters(codec="utf-8"), max_size=200))
+def test_nupunkt_loses_nothing_of_any_text(text: str) -> None:
+    sentences = split_document(text, nupunkt(Path()), "auto")
+    assert "".join("".join(sentences).split()) == "".join(text.split())
+    assert all(sentence == " ".join(sentence.split()) != "" for sentence in sentences)
+
+
+def test_without_nupunkt_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "nupunkt", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install -r requirements-extras\.txt"):
+        prepare_splitter(tmp_path, "english", pytest.fail, "nupunkt")

@@ -16,7 +16,7 @@ from bert_pytorch.inference.fill_mask import MaskFiller
 from bert_pytorch.interop.huggingface import export_huggingface
 from bert_pytorch.models.bert import BertForPreTraining
 from tests.support.packed_batches import small_config
-from tests.support.vocabularies import small_vocabulary
+from tests.support.vocabularies import small_byte_bpe, small_vocabulary
 
 VOCABULARY = small_vocabulary()
 TEXT = "The capital of [MASK] is [MASK]."
@@ -99,6 +99,29 @@ def test_encoder_without_the_head_is_refused(folder: Path, tmp_path: Path, run) 
     outcome = run("fill-mask", "--checkpoint", tmp_path, TEXT)
     assert outcome.code == 1
     assert "without a masked-LM head" in outcome.err
+
+
+@torch.no_grad()
+def test_byte_bpe_reads_either_spelling_of_its_mask(tmp_path: Path, run) -> None:
+    model = BertForPreTraining(small_config(), len(small_byte_bpe().tokens), seed=4)
+    export_huggingface(tmp_path, model.state_dict(), small_config(), small_byte_bpe())
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    inputs = tokenizer("the <mask> sings", return_tensors="pt")
+    logits = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path).eval()(**inputs).logits
+    wanted = logits[0, inputs["input_ids"][0] == tokenizer.mask_token_id].topk(3).indices[0]
+    for text in ("the <mask> sings", "the [MASK] sings"):
+        (ranked,) = MaskFiller.load(tmp_path).fill(text, top_k=3)
+        assert [guess.token for guess in ranked] == tokenizer.convert_ids_to_tokens(wanted)
+    outcome = run("fill-mask", "--checkpoint", tmp_path, "--top_k", "266", "the <mask> [MASK]")
+    lines = [line.strip() for line in outcome.out.splitlines()]
+    assert [line for line in lines if line.startswith("<mask>")] == ["<mask> 1", "<mask> 2"]
+    assert {line.split("%  ")[1] for line in lines if "%" in line} >= {
+        "the",
+        "' '",
+        "…ing  (continues the word before)",
+    }
+    outcome = run("fill-mask", "--checkpoint", tmp_path, "no mask")
+    assert "has no <mask>: write <mask>, or [MASK], in capitals, where" in outcome.err
 
 
 BAD = [

@@ -14,8 +14,9 @@ from bert_pytorch.interop.huggingface import export_huggingface, load_huggingfac
 from bert_pytorch.models.bert import BertForPreTraining
 from bert_pytorch.models.config import ModelConfig
 from bert_pytorch.models.inputs import PackedBatch
+from bert_pytorch.tokenization.tokenizer import Tokenizer
 from tests.support.packed_batches import padded, random_batch, small_config
-from tests.support.vocabularies import small_vocabulary
+from tests.support.vocabularies import small_byte_bpe, small_vocabulary
 
 VOCABULARY = small_vocabulary()
 V = len(VOCABULARY.tokens)
@@ -80,6 +81,24 @@ def test_exported_tokenizer_opens_in_transformers(tmp_path: Path, lowercase: boo
     tokens = tokenizer.convert_ids_to_tokens(tokenizer("Paris is [MASK].")["input_ids"])
     assert tokens == ["[CLS]", "paris" if lowercase else "Paris", "is", "[MASK]", ".", "[SEP]"]
     assert tokenizer.pad_token_id == json.loads((tmp_path / "config.json").read_text())["pad_token_id"] == 0
+
+
+@pytest.mark.parametrize("lowercase", [True, False])
+def test_a_byte_bpe_model_opens_in_transformers_and_comes_back(tmp_path: Path, lowercase: bool) -> None:
+    config, vocabulary = small_config(), small_byte_bpe(lowercase)
+    model = BertForPreTraining(config, len(vocabulary.tokens), seed=4)
+    export_huggingface(tmp_path, model.state_dict(), config, vocabulary)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    theirs = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path)
+    assert (theirs.config.pad_token_id, tokenizer.pad_token_id, tokenizer.model_max_length) == (1, 1, 40)
+    text = "The KING is <mask>ing"
+    assert tokenizer(text)["input_ids"] == Tokenizer(vocabulary).encode_with_masks(text)
+    assert theirs(**tokenizer([text, "a"], padding=True, return_tensors="pt")).logits.shape[-1] == len(
+        vocabulary.tokens
+    )
+    loaded = load_huggingface(tmp_path)
+    assert loaded.vocabulary == vocabulary
+    assert all(torch.equal(loaded.state_dict[name], tensor) for name, tensor in model.state_dict().items())
 
 
 @pytest.mark.parametrize("changes", SHAPES)

@@ -1,13 +1,15 @@
 """The files: dtypes and shapes exactly as contracted, memory-mappable, equal bytes, whole or absent."""
 
+import hashlib
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
-from bert_pytorch.shards.writing import write_shard
-from tests.support.sequence_rows import make_rows
+from bert_pytorch.shards.shard_file import OpenShard, read_header
+from bert_pytorch.shards.writing import Compression, write_parts, write_shard
+from tests.support.sequence_rows import assert_same_rows, make_rows, split_rows
 
 
 def columns_of(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -75,16 +77,32 @@ def test_equal_rows_give_equal_bytes(compression: str, tmp_path: Path) -> None:
 
 
 def test_attributes_tell_how_the_shard_was_made(tmp_path: Path) -> None:
-    write_shard(tmp_path / "s.hdf5", make_rows(3), {"seed": 3, "lowercase": True, "vocabulary_sha256": "ab"})
+    rows = make_rows(3)
+    write_shard(tmp_path / "s.hdf5", rows, {"seed": 3, "lowercase": True, "vocabulary_sha256": "ab"})
     with h5py.File(tmp_path / "s.hdf5") as file:
         assert dict(file.attrs) == {
             "layout": "native",
+            "longest": max(rows.lengths),
             "lowercase": True,
             "next_sentence": True,
             "schema_version": 1,
             "seed": 3,
+            "shortest": min(rows.lengths),
+            "tokens": sum(rows.lengths),
             "vocabulary_sha256": "ab",
         }
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip"])
+def test_a_shard_in_parts_holds_the_rows_of_the_shard_in_one(tmp_path: Path, compression: Compression) -> None:
+    rows = make_rows(50, slots=4)
+    parts = [split_rows(rows, start, stop) for start, stop in ((0, 17), (17, 18), (18, 50))]
+    whole = write_shard(tmp_path / "whole.hdf5", rows, {"seed": 1}, compression)
+    written = write_parts(tmp_path / "parts.hdf5", iter(parts), 50, {"seed": 1}, compression)
+    assert written[:3] == whole[:3] == (rows.lengths.sum(), rows.lengths.min(), 16)
+    for path, said in ((tmp_path / "whole.hdf5", whole), (tmp_path / "parts.hdf5", written)):
+        assert said.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+        assert_same_rows(OpenShard(read_header(path)).rows(np.arange(50)), rows, np.arange(50))
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:

@@ -15,18 +15,7 @@ from bert_pytorch.shards.shard_set import find_shards, open_shards
 from bert_pytorch.shards.statistics import unigram_entropy
 from bert_pytorch.shards.writing import write_shard
 from bert_pytorch.vocabulary import vocabulary_sha256, vocabulary_text
-from tests.support.sequence_rows import WORDS, assert_same_rows, make_rows
-
-
-def split_rows(rows: SequenceRows, start: int, stop: int) -> SequenceRows:
-    masks = rows.static_masks
-    return SequenceRows(
-        rows.input_ids[start:stop],
-        rows.lengths[start:stop],
-        rows.segment_b_starts[start:stop],
-        None if rows.next_sentence_labels is None else rows.next_sentence_labels[start:stop],
-        None if masks is None else type(masks)(*(column[start:stop] for column in masks)),
-    )
+from tests.support.sequence_rows import WORDS, assert_same_rows, make_rows, split_rows
 
 
 def write_set(folder: Path, rows: SequenceRows, sizes: list[int], compression: str = "none") -> None:

@@ -1,0 +1,1 @@
+"""Where corpora, vocabularies and weights can be had from."""

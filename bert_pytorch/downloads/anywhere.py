@@ -1,0 +1,183 @@
+"""Sources that a person points to: any address, an S3 prefix, the Hugging Face hub."""
+
+import contextlib
+import os
+import posixpath
+import re
+from collections.abc import Iterator
+from urllib.parse import unquote, urlsplit
+
+from pydantic import Field
+
+from bert_pytorch.downloads.hub import hub_dataset_files, hub_model_files
+from bert_pytorch.downloads.s3 import s3_files
+from bert_pytorch.downloads.source import Download, DownloadConfig, Source
+from bert_pytorch.remote.archives import ARCHIVE_ENDINGS
+from bert_pytorch.remote.files import RemoteFile
+
+_CHECKSUM = r"sha256:[0-9a-fA-F]{64}|sha1:[0-9a-fA-F]{40}|md5:[0-9a-fA-F]{32}"
+
+
+class UrlConfig(DownloadConfig):
+    """Fetch one file from any address, verified where a checksum is given, unpacked where it is an archive."""
+
+    url: tuple[str, ...] = ()
+    """Its addresses (https://, http:// or s3://), tried in order; the same file at each."""
+    path: str | None = None
+    """Its name below the output folder; none: as in the address."""
+    checksum: str | None = None
+    """sha256:…, sha1:… or md5:… in hexadecimal."""
+    size: int | None = Field(None, ge=0)
+    """Its bytes."""
+    unpack: bool = False
+    """Unpack the archive (.zip, .tar, .tar.gz, .tgz, .tar.bz2, .tar.xz) into a folder of its name."""
+
+    def combination_problems(self) -> Iterator[str]:
+        """Yield a message for each impossible combination."""
+        yield from super().combination_problems()
+        if not self.url:
+            yield "--url is missing: name an address."
+        elif not self.name:
+            yield "--path is missing: the address ends with no file name."
+        if self.checksum is not None and not re.fullmatch(_CHECKSUM, self.checksum):
+            yield f"--checksum: found {self.checksum!r}, wanted sha256:, sha1: or md5: and hexadecimal digits."
+        if self.unpack and not self.name.endswith(ARCHIVE_ENDINGS):
+            yield f"--unpack: {self.name!r} does not end in {', '.join(ARCHIVE_ENDINGS)}; say its name with --path."
+        if self.mirror:
+            yield "--mirror is not for single addresses: name them all with --url."
+
+    @property
+    def name(self) -> str:
+        """Path below the output folder."""
+        address = self.url[0] if self.url else ""
+        return self.path or posixpath.basename(unquote(urlsplit(address).path))
+
+
+def plan_url(config: UrlConfig) -> list[Download]:
+    """Return the one file."""
+    endings = (ending for ending in ARCHIVE_ENDINGS if config.name.endswith(ending))
+    folder = config.name.removesuffix(max(endings, key=len)) if config.unpack else None
+    return [Download(RemoteFile(config.url, config.name, config.size, config.checksum), folder)]
+
+
+class S3Config(DownloadConfig):
+    """Fetch all objects below a prefix, with the folders below it."""
+
+    url: str | None = None
+    """s3://bucket/prefix."""
+
+    def combination_problems(self) -> Iterator[str]:
+        """Yield a message for each impossible combination."""
+        yield from super().combination_problems()
+        if self.url is None:
+            yield "--url is missing: name a prefix, s3://bucket/prefix."
+        if self.mirror:
+            yield "--mirror is not for S3: set AWS_ENDPOINT_URL to another server's address."
+
+
+def plan_s3(config: S3Config) -> list[Download]:
+    """Return the objects."""
+    return [Download(file) for file in s3_files(config.url or "")]
+
+
+class _HubConfig(DownloadConfig):
+    """What both kinds of repository take."""
+
+    name: str | None = None
+    """owner/name."""
+    revision: str | None = None
+    """Branch, tag or commit."""
+
+    def combination_problems(self) -> Iterator[str]:
+        """Yield a message for each impossible combination."""
+        yield from super().combination_problems()
+        if self.name is None:
+            yield "--name is missing: name a repository of the hub, owner/name."
+        if len(self.mirror) > 1:
+            yield "--mirror: the hub's files carry the address of the server that listed them; name one."
+
+    @contextlib.contextmanager
+    def endpoint(self) -> Iterator[None]:
+        """Let the mirror stand for $HF_ENDPOINT."""
+        before = os.environ.get("HF_ENDPOINT")
+        if self.mirror:
+            os.environ["HF_ENDPOINT"] = self.mirror[0]
+        try:
+            yield
+        finally:
+            if self.mirror:
+                os.environ.pop("HF_ENDPOINT")
+                if before is not None:
+                    os.environ["HF_ENDPOINT"] = before
+
+
+class HubDatasetConfig(_HubConfig):
+    """Fetch a dataset of the Hugging Face hub: its conversion to Parquet, else its own files."""
+
+    config: str | None = None
+    """Which configuration (subset), where it has several."""
+    split: str = "train"
+    """Which split, or all."""
+    files: tuple[str, ...] = ()
+    """Globs of its own files, such as en/*.json.gz, instead of the choice by configuration and split."""
+
+
+def plan_hub_dataset(config: HubDatasetConfig) -> list[Download]:
+    """Return the dataset's files."""
+    with config.endpoint():
+        found = hub_dataset_files(config.name or "", config.config, config.split, config.revision, config.files)
+    return [Download(file) for file in found]
+
+
+class HubModelConfig(_HubConfig):
+    """Fetch a BERT of the Hugging Face hub: configuration, vocabulary and weights."""
+
+    name: str | None = "google-bert/bert-base-uncased"
+    """owner/name, such as google-bert/bert-large-cased."""
+    weights: bool = True
+    """Whether to fetch the weights too, or only configuration and vocabulary."""
+
+
+def plan_hub_model(config: HubModelConfig) -> list[Download]:
+    """Return the model's files."""
+    with config.endpoint():
+        found = hub_model_files(config.name or "", config.revision or "main")
+    return [Download(file) for file in found if config.weights or not file.path.endswith((".safetensors", ".bin"))]
+
+
+URL = Source(
+    "url",
+    "one file from any address",
+    "of what is there",
+    "any",
+    "--url https://host/texts.jsonl.gz",
+    UrlConfig,
+    plan_url,
+)
+S3 = Source(
+    "s3",
+    "everything below an S3 prefix (boto3)",
+    "of what is there",
+    "any",
+    "--url s3://bucket/prefix",
+    S3Config,
+    plan_s3,
+)
+HUGGINGFACE = Source(
+    "huggingface",
+    "any dataset of the Hugging Face hub",
+    "of each dataset, see its card",
+    "any",
+    "--name owner/name --split train",
+    HubDatasetConfig,
+    plan_hub_dataset,
+)
+HUGGINGFACE_BERT = Source(
+    "huggingface_bert",
+    "BERT vocabularies and weights of the Hugging Face hub",
+    "Apache 2.0 for google-bert/…, else see its card",
+    "0.44 GB (base), 1.3 GB (large)",
+    "--name google-bert/bert-base-uncased",
+    HubModelConfig,
+    plan_hub_model,
+)

@@ -1,0 +1,56 @@
+"""Look inside: `python -m bert_pytorch.inspect shard FILE_OR_FOLDER …`.
+
+python -m bert_pytorch.inspect shard corpus/encoded/sequences_lowercase_max_seq_len_128_next_seq_task_true
+python -m bert_pytorch.inspect shard train_0.hdf5 --index 0 17 --color always | less -R
+"""
+
+import difflib
+import logging
+import sys
+from collections.abc import Sequence
+
+from bert_pytorch.config.command_line import parse_settings
+from bert_pytorch.errors import EXIT_DONE, EXIT_USAGE, ConfigError, front_door
+from bert_pytorch.inspect.shard import ShardConfig, describe_shards
+
+PROGRAM = "python -m bert_pytorch.inspect"
+_COMMANDS = {"shard": "a shard's header and some of its rows, decoded, with masks marked"}
+_LATER = ("checkpoint", "batch", "environment")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    return front_door(lambda: _run(words))
+
+
+def _run(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help"):
+        _say(f"usage: {PROGRAM} COMMAND …\n")
+        for command, purpose in _COMMANDS.items():
+            _say(f"  {command:<12}{purpose}; {PROGRAM} {command} --help lists its options")
+        return EXIT_DONE if words else EXIT_USAGE
+    if words[0] not in _COMMANDS:
+        raise ConfigError(PROGRAM, [_unknown(words[0])])
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    program = f"{PROGRAM} {words[0]}"
+    resolved = parse_settings(ShardConfig, words[1:], program=program, description=ShardConfig.__doc__ or "")
+    for line in describe_shards(resolved.settings):
+        _say(line)
+    return EXIT_DONE
+
+
+def _unknown(word: str) -> str:
+    known = ", ".join(_COMMANDS)
+    if word in _LATER:
+        return f"{word} is not in this version; it has {known}."
+    near = difflib.get_close_matches(word, _COMMANDS, n=1)
+    return f"unknown command {word!r}: " + (f"did you mean {near[0]}?" if near else f"it has {known}.")
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)  # noqa: T201 a front door
+
+
+if __name__ == "__main__":
+    sys.exit(main())
