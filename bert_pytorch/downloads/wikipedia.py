@@ -58,7 +58,7 @@ class Dump(NamedTuple):
 
 def plan_wikipedia(config: WikipediaConfig) -> list[Download]:
     """Return the dump's file; asks for its date and checksum unless an earlier call did."""
-    record = config.folder / PARTS_FOLDER / f"{config.wiki}-{config.date}.json"
+    record = config.folder / PARTS_FOLDER / f".{config.wiki}-{config.date}.json"
     dump = None if config.overwrite else _known(config, record)
     if dump is None:
         dump = _ask(config)

@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 _LONGEST_WAIT = 300.0
 """Seconds; a server that asks for more is given up for now."""
 _MOST_RESTARTS = 3
+_MOST_FAILURES = 3
+"""Files that cannot be had before the others are not tried any more: then it is not the file."""
+_SHOWN = 20
 
 
 class FetchOptions(NamedTuple):
@@ -63,8 +66,9 @@ def fetch(file: RemoteFile, folder: Path, options: FetchOptions = FetchOptions()
 def fetch_all(files: Sequence[RemoteFile], folder: Path, options: FetchOptions = FetchOptions()) -> list[Path]:  # noqa: B008
     """Fetch files into `folder` and return their paths; whole or not there, each of them.
 
-    What is there already is verified and kept.  What has arrived of a file survives a kill, and the next call goes on
-    from there; memory use does not depend on sizes.  Files of known size or checksum are compared with it.
+    Where one cannot be had the others are still fetched, until three have failed.  What is there already is verified
+    and kept.  What has arrived of a file survives a kill, and the next call goes on from there; memory use does not
+    depend on sizes.  Files of known size or checksum are compared with it.
 
     Raises:
         TransferError: where no mirror has a file as wanted; says how to provide it by hand.
@@ -74,28 +78,46 @@ def fetch_all(files: Sequence[RemoteFile], folder: Path, options: FetchOptions =
     twice = [path for path, count in Counter(file.path for file in files).items() if count > 1]
     if twice:
         raise InputError(f"{folder / twice[0]}: two files would go there. Fetch them into different folders.")
+    failures: list[str] = []
     with exclusive_lock(folder, "downloads"):
-        return [_fetch(file, folder, options) for file in files]
+        for file in files:
+            try:
+                _fetch(file, folder, options)
+            except TransferError as error:
+                failures.append(str(error))
+                if len(failures) >= _MOST_FAILURES:
+                    break
+    if failures:
+        missing = [file for file in files if not (folder / file.path).exists()]
+        raise TransferError("\n".join(failures) + _how_by_hand(missing, folder))
+    return [folder / file.path for file in files]
 
 
-def _fetch(file: RemoteFile, folder: Path, options: FetchOptions) -> Path:
+def _fetch(file: RemoteFile, folder: Path, options: FetchOptions) -> None:
+    """Fetch one file.
+
+    Raises:
+        TransferError: where no mirror has it; names each one's reason.
+    """
     target = folder / file.path
     if target.exists() and not options.overwrite:
         _accept(file, target)
-        return target
+        return
     failures = []
     part = Part(file, folder)
     for url in file.urls:
         try:
             _fetch_from(url, file, part, target, options)
         except TransferError as error:
-            logger.info("%s", error)
-            failures.append(str(error))
+            failures.append(f"\n  - {error}")
+            if url != file.urls[-1]:
+                logger.info("%s Trying the next mirror.", error)
             continue
         part.finish(target)
         logger.info("%s: whole; %s", target, describe_checksum(file))
-        return target
-    raise TransferError(_how_by_hand(file, target, part, failures))
+        return
+    kept = f"\n  {part.size / 1e6:.1f} MB have arrived and are kept." if part.size else ""
+    raise TransferError(f"{file.path}: no place has it as wanted:{''.join(failures)}{kept}")
 
 
 def _accept(file: RemoteFile, target: Path) -> None:
@@ -161,7 +183,7 @@ def _receive(url: str, file: RemoteFile, part: Part, target: Path, options: Fetc
     with (
         Progress(file.path, size, part.size) as progress,
         _errors_naming(target),
-        part.path.open("ab", buffering=0) as output,
+        part.path.open("ab") as output,
     ):
         for chunk in chunks:
             if size is not None and part.size + len(chunk) > size:
@@ -202,12 +224,15 @@ def _errors_naming(target: Path) -> Iterator[None]:
         raise
 
 
-def _how_by_hand(file: RemoteFile, target: Path, part: Part, failures: Sequence[str]) -> str:
-    tried = "".join(f"\n  - {failure}" for failure in failures)
-    address = f"{show_url(file.urls[0])}\n" if file.urls else ""
-    kept = f" {part.size / 1e6:.1f} MB have arrived and are kept." if part.size else ""
+def _how_by_hand(missing: Sequence[RemoteFile], folder: Path) -> str:
+    """Say which address goes where; for files to overwrite there is nothing to say."""
+    if not missing:
+        return "\nStart again to go on."
+    told = "".join(
+        f"\n  {show_url(file.urls[0])}\nput it here:\n  {(folder / file.path).absolute()}" for file in missing[:_SHOWN]
+    )
+    more = f"\nand so for {len(missing) - _SHOWN} more files," if len(missing) > _SHOWN else ""
     return (
-        f"{file.path}: no place has it as wanted:{tried}\n"
-        f"Start again to go on.{kept} Or provide it by hand: fetch, on a machine that can,\n  {address}"
-        f"put it here:\n  {target.absolute()}\nand give the same command: it verifies the file and goes on."
+        f"\nStart again to go on. Or provide by hand what is missing: fetch, on a machine that can,{told}{more}\n"
+        "and give the same command: it verifies what is there and goes on."
     )

@@ -231,6 +231,29 @@ def test_two_files_for_one_name_are_refused(server: FileServer, tmp_path: Path) 
         fetch_all([one, two], tmp_path, options())
 
 
+def test_the_other_files_are_fetched_where_one_cannot_be_had_and_all_are_named(
+    server: FileServer, tmp_path: Path
+) -> None:
+    names = [f"{number}" for number in range(6)]
+    for name in "124":
+        server.add(name, CONTENT)
+    files = [RemoteFile((f"{server.url}/{name}",), f"sub/{name}") for name in names]
+    with pytest.raises(TransferError) as raised:
+        fetch_all(files, tmp_path, options())
+    message = str(raised.value)
+    assert sorted(path.name for path in (tmp_path / "sub").iterdir()) == ["1", "2", "4"]
+    for name in "035":
+        assert f"sub/{name}: no place has it" in message
+        assert f"{server.url}/{name}\nput it here:\n  {tmp_path / 'sub' / name}\n" in message
+    assert f"{server.url}/4" not in message
+
+    many = [RemoteFile((f"{server.url}/x{number}",), f"x{number}") for number in range(50)]
+    before = len(server.requests)
+    with pytest.raises(TransferError, match="and so for 30 more files"):
+        fetch_all(many, tmp_path, options())
+    assert len(server.requests) == before + 3  # then it is not the file
+
+
 def test_redirects_are_followed_but_not_for_ever_and_not_out_of_https(server: FileServer) -> None:
     server.add("a", CONTENT)
     there = server.add("there", b"", faults=[Fault(status=302, headers={"Location": "/a"})])
