@@ -1,10 +1,11 @@
 """Running a program and watching the memory of its whole family of processes."""
 
+import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,20 +29,27 @@ def corpus_command(*words: object) -> list[str]:
     return [sys.executable, "-m", "bert_pytorch.corpus", *map(str, words)]
 
 
-def watch(command: Sequence[str], kill_after: float | None = None, log: Path | None = None) -> Watched:
+def watch(
+    command: Sequence[str],
+    kill_after: float | None = None,
+    log: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Watched:
     """Run a program from the repository and return its time and peak memory.
 
     Args:
         command: the program and its words.
         kill_after: seconds until the program itself, not its workers, gets SIGKILL.
         log: where its output goes; None drops it.
+        environment: variables added to ours.
 
     Raises:
         RuntimeError: if it fails by itself.
     """
     output = log.open("ab") if log is not None else subprocess.DEVNULL
     start = time.perf_counter()
-    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=output, stderr=subprocess.STDOUT)
+    variables = {**os.environ, **(environment or {})}
+    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=output, stderr=subprocess.STDOUT, env=variables)
     peaks: dict[int, int] = {}
     done = threading.Event()
     watcher = threading.Thread(target=_poll, args=(process.pid, peaks, done))

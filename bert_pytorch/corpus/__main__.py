@@ -9,6 +9,7 @@ A stage imports what it needs itself: worker processes import this module again,
 """
 
 import difflib
+import io
 import logging
 import os
 import signal
@@ -149,7 +150,10 @@ def _stats(words: list[str]) -> None:
     from bert_pytorch.corpus.stats import StatsConfig, collect_stats
 
     resolved = parse_settings(StatsConfig, words, program=f"{PROGRAM} stats", description=StatsConfig.__doc__ or "")
-    for line in collect_stats(resolved.settings).report():
+    statistics = collect_stats(resolved.settings)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that knows no Unicode still shows the rest
+    for line in statistics.report():
         _say(line)
 
 

@@ -60,12 +60,12 @@ def find_duplicates(
     missing = [task for task in tasks if not task.file.exists()]
     with Progress("hash documents", sum(task.num_bytes for task in missing)) as progress:
         run_tasks(hash_unit, missing, pool, HashTask.describe, progress, lambda task: task.num_bytes)
-    counts = np.array([task.file.stat().st_size // _HASH_BYTES for task in tasks])
+    counts = np.array([task.file.stat().st_size // _HASH_BYTES for task in tasks], np.int64)
     hashes = np.empty((counts.sum(), 2), np.uint64)
     for task, end, count in zip(tasks, np.cumsum(counts), counts, strict=True):
         hashes[end - count : end] = np.fromfile(task.file, "<u8").reshape(-1, 2)
     repeats = repeated(hashes)
-    return [np.flatnonzero(part) for part in np.split(repeats, np.cumsum(counts)[:-1])]
+    return [np.flatnonzero(part) for part in np.split(repeats, np.cumsum(counts))[:-1]]
 
 
 def hash_unit(task: HashTask) -> None:

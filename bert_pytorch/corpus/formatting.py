@@ -120,7 +120,7 @@ def format_text(config: FormatConfig) -> Path:
     """
     assert config.output is not None
     folder = config.output
-    sources = find_sources(config.input)
+    sources = find_sources(config.input, folder)
     settings: dict[str, Any] = {name: getattr(config, name) for name in _DECISIVE}
     if config.splitter_parameters is not None:
         settings["splitter_parameters"] = sha256_of(config.splitter_parameters)

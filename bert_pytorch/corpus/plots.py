@@ -10,6 +10,7 @@ from bert_pytorch.files import atomic_path
 _COLOUR, _MEAN, _MEDIAN = "#4c72b0", "#c44e52", "#55a868"
 _DOTS_AN_INCH = 120
 _IN_ONE_COLUMN = 4
+_LONGEST_TITLE = 90
 
 
 def save_charts(path: Path, charts: Sequence[Chart]) -> None:
@@ -41,8 +42,8 @@ def save_charts(path: Path, charts: Sequence[Chart]) -> None:
         axes.bar(edges[:-1], chart.counts, edges[1:] - edges[:-1], align="edge", color=_COLOUR, edgecolor="white")
         axes.axvline(max(chart.mean, edges[0]), color=_MEAN, label=f"mean {chart.mean:,.1f}")
         axes.axvline(max(chart.median, edges[0]), color=_MEDIAN, linestyle="--", label=f"median {chart.median:,.0f}")
-        axes.set_title(chart.title)
-        axes.set_xlabel(f"{chart.axis} (the last bar: {chart.edges[-2]:,} and more)" if chart.beyond else chart.axis)
+        axes.set_title(_title(chart.title), parse_math=False)
+        axes.set_xlabel(_axis(chart))
         axes.set_ylabel(f"number of {chart.what}")
         axes.set_xlim(edges[0], edges[-1])
         axes.xaxis.set_major_formatter(thousands)
@@ -54,3 +55,15 @@ def save_charts(path: Path, charts: Sequence[Chart]) -> None:
         axes.legend(frameon=False)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=_DOTS_AN_INCH, metadata={"Software": None})
+
+
+def _title(title: str) -> str:
+    """Return a title that fits over a chart; folders may be called anything."""
+    shown = "".join(char if char.isprintable() else "?" for char in title)
+    return shown if len(shown) <= _LONGEST_TITLE else f"… {shown[-_LONGEST_TITLE:]}"
+
+
+def _axis(chart: Chart) -> str:
+    if chart.beyond:
+        return f"{chart.axis} (last bar: {chart.edges[-2]:,} and more)"
+    return f"{chart.axis} (logarithmic: each bar twice as wide as the one before)" if chart.logarithmic else chart.axis

@@ -5,6 +5,7 @@ into stretches and read a stretch as documents; a compressed file is one stretch
 the order of the input are put together to units: from the input alone, whatever the number of processes.
 """
 
+import contextlib
 import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bert_pytorch.corpus.inputs.compression import read_chunks
+from bert_pytorch.corpus.inputs.encodings import encoding_of, looks_like_utf8
 from bert_pytorch.corpus.inputs.json_lines import divide_json_lines, read_json_lines
 from bert_pytorch.corpus.inputs.kinds import KNOWN_ENDINGS, Format, content_problem, kind_of
 from bert_pytorch.corpus.inputs.parquet import divide_parquet, read_parquet
@@ -70,10 +72,14 @@ class Unit(NamedTuple):
         return f"{', '.join(names[:3])}{' …' if len(names) > 3 else ''}"
 
 
-def find_sources(paths: Sequence[Path]) -> list[Source]:
+def find_sources(paths: Sequence[Path], output: Path | None = None) -> list[Source]:
     """List input files: those named, and under folders all with a known ending, sorted by path.
 
-    Under folders plain `.json` is left out: it is seldom text, often notes about files beside it.
+    Under folders hidden files are left out, and plain `.json`: it is seldom text, often notes about files beside it.
+
+    Args:
+        paths: files and folders.
+        output: a folder that is left out where it lies in one of these.
 
     Raises:
         InputError: if a path does not exist, has an unknown ending, a folder holds none of them, or the first bytes of
@@ -85,7 +91,11 @@ def find_sources(paths: Sequence[Path]) -> list[Source]:
             inside = [
                 (file, kind)
                 for file in sorted(path.rglob("*"))
-                if file.suffix != ".json" and (kind := kind_of(file)) and file.is_file()
+                if file.suffix != ".json"
+                and (kind := kind_of(file))
+                and file.is_file()
+                and not any(part.startswith(".") for part in file.relative_to(path).parts)
+                and (output is None or not file.absolute().is_relative_to(output.absolute()))
             ]
             texts = sum(kind.format == "text" for _, kind in inside)
             sources += [Source(file, kind, kind.format == "text" and texts == 1) for file, kind in inside]
@@ -114,6 +124,7 @@ def plan_units(sources: Sequence[Source], options: ReadOptions) -> list[Unit]:
         InputError, MissingDependencyError: if a file cannot be divided, as Parquet that is damaged.
     """
     _tell_documents(sources, options)
+    _tell_suspicious(sources, options)
     total = sum(source.path.stat().st_size for source in sources)
     unit_bytes = min(max(total // 16, SMALLEST_UNIT), LARGEST_UNIT)
     units: list[list[Stretch]] = []
@@ -140,6 +151,29 @@ def _tell_documents(sources: Sequence[Source], options: ReadOptions) -> None:
             "blank_line": "documents separated by blank lines",
         }
         logger.info("%d text file(s): %s", len(texts) - alone, said[options.documents])
+
+
+def _tell_suspicious(sources: Sequence[Source], options: ReadOptions) -> None:
+    """Warn of files that look like UTF-8 although another encoding is named, which decodes them to other characters."""
+    if encoding_of(b"", options.encoding)[0] == "utf-8":
+        return
+    suspicious = []
+    for source in sources:
+        if source.kind.format not in ("parquet", "wikipedia"):
+            with contextlib.closing(read_chunks(source.path, source.kind.compression)) as chunks:
+                head = next(chunks, b"")
+            if encoding_of(head, options.encoding)[0] == encoding_of(b"", options.encoding)[0] and looks_like_utf8(
+                head
+            ):
+                suspicious.append(str(source.path))
+    if suspicious:
+        logger.warning(
+            "%d file(s) look like UTF-8 but are read as %s, as --encoding says (%s%s). Is that meant?",
+            len(suspicious),
+            options.encoding,
+            ", ".join(suspicious[:3]),
+            " …" if len(suspicious) > 3 else "",
+        )
 
 
 def read_unit(unit: Unit) -> Iterator[str]:

@@ -25,12 +25,12 @@ def text_report(found: dict[str, Any]) -> Iterator[str]:
     yield f"  duplicate sentences   {twice['sentence_rate']:>16.3%}{sample}"
     kinds = {kind: share for kind, share in found["scripts"].items() if share >= 0.0001}
     yield f"  characters by kind    {_shares(kinds)}"
-    yield f"  most frequent         {' '.join(_shown(char) for char in found['characters_most_frequent'])}"
+    yield f"  most frequent         {' '.join(_shown(char) for char, _ in found['characters_most_frequent'])}"
     if "vocabulary" in found:
         yield from _vocabulary_report(found["vocabulary"])
         words = found["vocabulary"]["unknown_words"]
         if words:
-            listing = ", ".join(f"{_shown(word)} ({count:,})" for word, count in words.items())
+            listing = ", ".join(f"{_shown(word)} ({count:,})" for word, count in words)
             yield f"  unknown words         {listing}"
 
 
@@ -41,7 +41,7 @@ def set_report(name: str, found: dict[str, Any]) -> Iterator[str]:
             continue
         counts = found[part]
         yield ""
-        yield f"{name}, {'training' if part == 'train' else 'held out'}"
+        yield f"{_shown(name)}, {'training' if part == 'train' else 'held out'}"
         for key in ("documents", "shards", "sequences", "tokens"):
             if key in counts:
                 yield f"  {key:<22}{counts[key]:>16,}"
@@ -61,7 +61,7 @@ def set_report(name: str, found: dict[str, Any]) -> Iterator[str]:
 
 def chart_lines(chart: Chart) -> Iterator[str]:
     """Yield a histogram as bars, the longest over the whole width."""
-    yield f"{chart.title} (mean {chart.mean:,.1f}, median {chart.median:,.0f}); {chart.axis}"
+    yield f"{_shown(chart.title)} (mean {chart.mean:,.1f}, median {chart.median:,.0f}); {chart.axis}"
     names = [
         f"{first:,}" if after == first + 1 else f"{first:,} to {after - 1:,}"
         for first, after in zip(chart.edges[:-1].tolist(), chart.edges[1:].tolist(), strict=True)

@@ -206,7 +206,7 @@ def _as_json(counts: TextCounts, vocabulary: Vocabulary | None, shift: int) -> d
     if vocabulary is not None:
         result["tokens"] = counts.sentence_tokens.sum
         result["vocabulary"] = token_use(counts.token_ids, vocabulary, vocabulary_sha256(vocabulary))
-        result["vocabulary"]["unknown_words"] = dict(_most_common(counts.unknown_words, _SHOWN))
+        result["vocabulary"]["unknown_words"] = [list(item) for item in _most_common(counts.unknown_words, _SHOWN)]
     return result
 
 
@@ -218,9 +218,9 @@ def _as_pairs(hashes: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(hashes).view([("high", "<u8"), ("low", "<u8")]).reshape(-1)
 
 
-def _frequent_characters(characters: Histogram) -> dict[str, int]:
+def _frequent_characters(characters: Histogram) -> list[list[str | int]]:
     order = np.argsort(-characters.counts, kind="stable")[:_SHOWN]
-    return {chr(characters.values[index]): int(characters.counts[index]) for index in order}
+    return [[chr(characters.values[index]), int(characters.counts[index])] for index in order]
 
 
 def _scripts(characters: Histogram) -> dict[str, float]:

@@ -5,6 +5,7 @@ python -m bert_pytorch.inspect shard train_0.hdf5 --index 0 17 --color always | 
 """
 
 import difflib
+import io
 import logging
 import sys
 from collections.abc import Sequence
@@ -33,6 +34,8 @@ def _run(words: list[str]) -> int:
     if words[0] not in _COMMANDS:
         raise ConfigError(PROGRAM, [_unknown(words[0])])
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that knows no Unicode still shows the rest
     program = f"{PROGRAM} {words[0]}"
     resolved = parse_settings(ShardConfig, words[1:], program=program, description=ShardConfig.__doc__ or "")
     for line in describe_shards(resolved.settings):

@@ -93,15 +93,20 @@ def _style(sample: Sample, place: int, words: Words) -> Style:
         return "masked" if shown == words.mask_id or words.mask_id < 0 else "random"
     if words.is_special(original):
         return "special"
-    return "segment_b" if place >= sample.segment_b_start else "plain"
+    return "segment_b" if place >= sample.segment_b_start else "segment_a"
 
 
 def legend(words: Words, masks: bool, color: bool) -> str:
     """Explain the marks in one line."""
-    parts = ["segment A", paint("segment B", "segment_b", color)]
-    if masks:
-        example = "[MASK]" if words.mask_id < 0 else words.alone(words.mask_id)
-        parts.append(f"{{input→original}}: {paint(f'{{{example}→word}}', 'masked', color)} masked")
-        parts.append(f"{paint('{other→word}', 'random', color)} random replacement")
-        parts.append(f"{paint('{word→word}', 'kept', color)} kept")
+    parts = [paint("segment A", "segment_a", color), paint("segment B", "segment_b", color)]
+    kept = f"{paint('{word→word}', 'kept', color)} kept"
+    if masks and words.mask_id < 0:
+        parts += [f"{paint('{input→original}', 'masked', color)} masked or replaced", kept]
+    elif masks:
+        mask = paint(f"{{{words.alone(words.mask_id)}→word}}", "masked", color)
+        parts += [
+            f"{{input→original}}: {mask} masked",
+            f"{paint('{other→word}', 'random', color)} random replacement",
+            kept,
+        ]
     return ", ".join(parts)

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Literal, TextIO
 
 Color = Literal["auto", "always", "never"]
-Style = Literal["plain", "special", "segment_b", "masked", "random", "kept", "heading"]
+Style = Literal["segment_a", "special", "segment_b", "masked", "random", "kept", "heading"]
 
 _CODES: dict[Style, str] = {
-    "plain": "",
+    "segment_a": "39",  # the terminal's own
     "special": "2",  # dim
     "segment_b": "36",  # cyan
     "masked": "1;31",  # bold red
@@ -29,7 +29,7 @@ def wants_color(choice: Color, stream: TextIO | None = None, environment: Mappin
 
 def paint(text: str, style: Style, color: bool) -> str:
     """Return text in a style's colour."""
-    return f"\x1b[{_CODES[style]}m{text}\x1b[0m" if color and _CODES[style] else text
+    return f"\x1b[{_CODES[style]}m{text}\x1b[0m" if color else text
 
 
 def printable(text: str) -> str:

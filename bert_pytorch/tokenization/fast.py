@@ -10,6 +10,7 @@ import itertools
 import json
 import logging
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
@@ -98,7 +99,9 @@ class FastEncoder:
         """Find the texts that tokie may encode otherwise: bool (n,)."""
         lengths = np.fromiter(map(len, texts), np.int64, len(texts))
         is_ascii = np.fromiter(map(str.isascii, texts), bool, len(texts))
-        unproven = lengths * np.where(is_ascii, 1, 4) > self._model.longest_text
+        unproven = lengths * np.where(is_ascii, 1, 4) > self._model.longest_piece
+        for index in np.flatnonzero(unproven).tolist():
+            unproven[index] = self._is_too_long(texts[index])
         for indices in (np.flatnonzero(is_ascii), np.flatnonzero(~is_ascii)):
             if len(indices):
                 chosen = texts if len(indices) == len(texts) else [texts[index] for index in indices.tolist()]
@@ -106,6 +109,13 @@ class FastEncoder:
                 rows = np.searchsorted(np.cumsum(lengths[indices]), positions, side="right")
                 unproven[indices[rows]] = True
         return unproven
+
+    def _is_too_long(self, text: str) -> bool:
+        size = len(text.encode("utf-8", "surrogatepass"))
+        if size <= self._model.longest_piece or size > self._model.longest_text:
+            return size > self._model.longest_piece
+        runs = itertools.chain(re.split("[ \n]", text), re.findall(r"\s+", text))
+        return max(map(len, runs)) * 4 > self._model.longest_piece
 
     def _unproven_positions(self, text: str) -> np.ndarray:
         if text.isascii():

@@ -6,6 +6,7 @@ BPE: a piece that is a token is never split, whatever the merges say; `'` before
 Both: texts from a certain length on are cut into parts, at places where the parts are not independent.
 """
 
+import platform
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,8 +15,8 @@ from tokenizers import pre_tokenizers
 
 from bert_pytorch.records import UNKNOWN_TOKEN
 
-_WORDPIECE_BYTES = (1 << 16) - 1
-_BPE_BYTES = 9_998  # a space may be put before them
+_LONGEST_TEXT = (1 << 16) - 2  # a space may be put before it
+_LONGEST_BPE_PIECE = 9_998
 _CONTRACTIONS = {"'s", "'t", "'m", "'d", "'re", "'ve", "'ll"}
 
 
@@ -30,8 +31,10 @@ class TokieModel(NamedTuple):
     """What tokie loads; no added tokens, so that their names are ordinary text."""
     proof: str
     """Which proven set of code points holds."""
-    longest_text: int
+    longest_text: int = _LONGEST_TEXT
     """Bytes of UTF-8."""
+    longest_piece: int = _LONGEST_TEXT
+    """Bytes of a piece, which is a run of whitespace, or part of a run without any and a space before it."""
     ids: np.ndarray | None = None
     """int32 (V,), the vocabulary's id of each of tokie's; None where they are the same."""
     prefix_space: bool = False
@@ -71,7 +74,7 @@ def wordpiece_model(content: dict[str, Any]) -> TokieModel:
         raise UnusableError("the vocabulary's ids have gaps")
     proof = "wordpiece_lowercase" if lowercase else "wordpiece_cased"
     reduced = {**content, "added_tokens": [], "post_processor": None}
-    return TokieModel(reduced, proof, _WORDPIECE_BYTES)
+    return TokieModel(reduced, proof)
 
 
 def bpe_model(content: dict[str, Any]) -> TokieModel:
@@ -90,6 +93,8 @@ def bpe_model(content: dict[str, Any]) -> TokieModel:
         or not before.get("use_regex", True)
     ):
         raise UnusableError("this BPE tokenizer is not RoBERTa's")
+    if platform.machine() not in ("x86_64", "AMD64"):
+        raise UnusableError("on this processor tokie splits text by other code than the compared one")
     vocabulary: dict[str, int] = model["vocab"]
     merges = [_pair(merge) for merge in model["merges"]]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -107,7 +112,14 @@ def bpe_model(content: dict[str, Any]) -> TokieModel:
         "model": {**model, "vocab": {token: index for index, token in enumerate(tokens)}, "merges": merges},
     }
     ids = np.array([vocabulary[token] for token in tokens], np.int32)
-    return TokieModel(reduced, "bpe", _BPE_BYTES, ids, bool(before.get("add_prefix_space")), apostrophes_are_odd=True)
+    return TokieModel(
+        reduced,
+        "bpe",
+        longest_piece=_LONGEST_BPE_PIECE,
+        ids=ids,
+        prefix_space=bool(before.get("add_prefix_space")),
+        apostrophes_are_odd=True,
+    )
 
 
 def _pair(merge: str | list[str]) -> tuple[str, str]:

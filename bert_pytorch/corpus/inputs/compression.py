@@ -3,7 +3,7 @@
 import bz2
 import gzip
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -17,7 +17,9 @@ _ZSTD_PIECE = 4 << 10
 """Packed bytes unpacked at a time: a few bytes may become 128 KiB, so that these become at most some 100 MB."""
 
 
-def read_chunks(path: Path, compression: Compression, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+def read_chunks(
+    path: Path, compression: Compression, start: int = 0, end: int | None = None
+) -> Generator[bytes, None, None]:
     """Yield the unpacked content of a file in chunks of about 1 MiB.
 
     Args:

@@ -59,6 +59,14 @@ def can_divide(path: Path, named: str) -> bool:
         return encoding_of(file.read(4), named)[0].startswith(_LINE_SAFE)
 
 
+def looks_like_utf8(content: bytes) -> bool:
+    """Tell whether the beginning of a file holds more than ASCII and is UTF-8."""
+    try:
+        return not content.isascii() and bool(codecs.getincrementaldecoder("utf-8")("strict").decode(content))
+    except UnicodeDecodeError:
+        return False
+
+
 def decode(chunks: Iterable[bytes], path: Path, named: str, offset: int = 0) -> Iterator[str]:
     """Decode a file's content strictly, chunk by chunk, without its byte order mark.
 

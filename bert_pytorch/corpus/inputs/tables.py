@@ -16,6 +16,7 @@ from bert_pytorch.corpus.inputs.stretches import (
     Stretch,
     cut,
     read_lines,
+    too_large,
     whole,
 )
 from bert_pytorch.errors import InputError
@@ -37,7 +38,7 @@ def read_table(stretch: Stretch, options: ReadOptions) -> Iterator[str]:
 
     Raises:
         InputError: if the column is missing, a row has more or fewer fields than the header, quotes are not closed, a
-            field is longer than `LARGEST_DOCUMENT`, or as `read_lines` does.
+            row is longer than `LARGEST_DOCUMENT`, or as `read_lines` does.
     """
     rows = _rows(stretch, options)
     if stretch.start:
@@ -82,13 +83,22 @@ def _rows(stretch: Stretch, options: ReadOptions) -> Iterator[_Row]:
                 yield number, line.split(delimiter)
         return
     csv.field_size_limit(LARGEST_DOCUMENT)  # of this process: the module has no other way
-    reader = csv.reader((line + "\n" for line in lines), delimiter=delimiter, strict=True)
-    begun = 1
+    row_size, begun = 0, 1
+
+    def counted() -> Iterator[str]:
+        nonlocal row_size
+        for line in lines:
+            row_size += len(line) + 1
+            if row_size > LARGEST_DOCUMENT:  # quotes that are never closed take in all that follows
+                raise too_large(f"{stretch.where(begun)}: the row that begins there")
+            yield line + "\n"
+
+    reader = csv.reader(counted(), delimiter=delimiter, strict=True)
     try:
         for row in reader:
             if row:
                 yield reader.line_num, row
-            begun = reader.line_num + 1
+            row_size, begun = 0, reader.line_num + 1
     except csv.Error as error:
         raise InputError(
             f"{stretch.where(reader.line_num)}: not a row of a table ({error}); the row begins in line {begun}. Mend "

@@ -60,6 +60,10 @@ CASES = [
     ("vocab", 2, "--input is missing"),
     ("encode", 2, "--vocab_file is missing"),
     ("verify", 2, "--input is missing"),
+    ("stats", 2, "--input is missing"),
+    ("stats --input {work}/nowhere", 1, "no such file or folder"),
+    ("stats --input {work}/latin.txt", 1, "byte 7 is 0xe9"),
+    ("stats --input {work}/empty.txt", 1, "there is no text in it"),
     ("encode --inptu x", 2, "unknown flag --inptu: did you mean --input?"),
     ("encode --input_dir x", 2, "--input_dir is not a flag here: use --input"),
     ("encode --max_seq_length 128", 2, "use --max_seq_len"),
@@ -125,7 +129,8 @@ def test_a_wrong_call_gets_one_message(command: str, code: int, message: str, wo
 def test_help_lists_the_stages_and_each_stage_its_options(tool: Tool) -> None:
     said = tool("--help")
     assert said.code == 0
-    assert all(stage in said.out for stage in ("sources", "download", "format", "vocab", "encode", "verify"))
+    stages = ("sources", "download", "format", "vocab", "encode", "verify", "stats")
+    assert all(stage in said.out for stage in stages)
     assert "pack" not in said.out
     for stage, flag in (("format", "--text_field"), ("vocab", "--vocab_size"), ("encode", "--dupe_factor")):
         said = tool(stage, "--help")

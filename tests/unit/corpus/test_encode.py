@@ -394,6 +394,28 @@ def damage(case: str, folder: Path) -> None:
                 file["next_sentence_labels"][5] = 7
             case "empty B":
                 file["segment_ids"][4] = 0
+    if case == "one byte":
+        content = bytearray(shard.read_bytes())
+        content[len(content) // 2] ^= 1
+        shard.write_bytes(content)
+    if case == "uneven":
+        manifest = json.loads((folder / "manifest.json").read_text())
+        with h5py.File(shard, "r+") as file:
+            for name in list(file):
+                rows = file[name][:-2]
+                del file[name]
+                file[name] = rows
+        manifest["shards"][0]["rows"] -= 2
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+    if case == "no vocab.txt":
+        (folder / "vocab.txt").unlink()
+    if case == "left over":
+        (folder / ".partial-x-train_1.hdf5").write_bytes(b"")
+    if case == "unfinished":
+        (folder / "unfinished.json").write_text("{}")
+    if case == "manifest counts":
+        text = (folder / "manifest.json").read_text()
+        (folder / "manifest.json").write_text(text.replace('"longest": 64', '"longest": 63', 1))
     if case == "truncated":
         shard.write_bytes(shard.read_bytes()[:-4000])
     if case == "strange file":
@@ -408,6 +430,12 @@ def damage(case: str, folder: Path) -> None:
     ("case", "message"),
     [
         ("changed token", "SHA-256 differs"),
+        ("one byte", "train_0.hdf5: its bytes are not those of the manifest"),
+        ("uneven", "its train shards have \\d+ to \\d+ rows, wanted equal within one"),
+        ("no vocab.txt", "vocab.txt: missing"),
+        ("left over", ".partial-x-train_1.hdf5: left over from a writer that was killed"),
+        ("unfinished", "its build is not finished: it has unfinished.json and \\d+ shard"),
+        ("manifest counts", "hdf5: longest: 64, the manifest says 63"),
         ("no [CLS]", "row 2: it does not start with \\[CLS\\]"),
         ("id too large", "row 3: an id outside the vocabulary"),
         ("padding", "something stands in the padding"),
@@ -430,6 +458,25 @@ def test_verify_names_what_is_wrong(case: str, message: str, tool: Tool, sound_s
     assert said.code == 1
     assert "Traceback" not in said.err
     assert re.search(message, said.err), said.err
+
+
+def test_verify_names_every_problem_and_the_same_in_any_number_of_processes(
+    tool: Tool, sound_set: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "set"
+    shutil.copytree(sound_set, folder)
+    for case in ("one byte", "no [CLS]", "label 7", "empty B", "no vocab.txt", "strange file"):
+        damage(case, folder)
+    (folder / "eval_0.hdf5").unlink()
+    one = tool("verify", "--input", folder, "--processes", 1)
+    three = tool("verify", "--input", folder, "--processes", 3)
+    assert (one.code, one.out, one.err) == (three.code, three.out, three.err)
+    for wanted in (
+        "SHA-256 differs", "row 2: it does not start", "row 5: the next-sentence label", "row 4: segment B is empty",
+        "vocab.txt: missing", "train_77.hdf5: not in the manifest", "eval_0.hdf5: named by the manifest, but missing",
+    ):  # fmt: skip
+        assert wanted in one.err, one.err
+    assert len(tool("verify", "--input", folder, "--max_problems", 2).err.split("\n  - ")) == 4
 
 
 def test_awkward_documents_are_what_they_claim() -> None:

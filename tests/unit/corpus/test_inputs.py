@@ -180,7 +180,7 @@ def test_a_named_encoding_is_decoded_strictly(tmp_path: Path, encoding: str) -> 
 
 
 def test_text_in_another_encoding_is_refused_with_its_likely_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "a.txt"
     russian = (
@@ -199,6 +199,9 @@ def test_text_in_another_encoding_is_refused_with_its_likely_name(
     path.write_bytes("caf\u00e9".encode("utf-16-le"))
     with pytest.raises(InputError, match=r"byte 1 is NUL.*--encoding utf-16-le"):
         read(path)
+    path.write_bytes("caf\u00e9".encode())
+    assert read(path, encoding="latin-1") == ["caf\u00c3\u00a9"]
+    assert "1 file(s) look like UTF-8 but are read as latin-1" in caplog.text
     path.write_bytes(b"\x81")
     with pytest.raises(InputError, match=r"byte 0 is 0x81, which is not CP1252"):
         read(path, encoding="cp1252")
@@ -264,6 +267,32 @@ def test_fields_inside_fields_and_null(tmp_path: Path) -> None:
     for name, said in (("nothing", 'no column "nothing", it has: id, text, deep.body'), ("id", 'column "id" is INT64')):
         with pytest.raises(InputError, match=said):
             read(parquet, text_field=name)
+
+
+def test_what_is_input_in_a_folder(tmp_path: Path) -> None:
+    for name in (
+        "b.txt",
+        "a/z.jsonl.gz",
+        "a/x.CSV",
+        "notes.json",
+        "c4.json.gz",
+        ".hidden.txt",
+        ".git/x.txt",
+        "out/o.txt",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(gzip.compress(b"") if name.endswith(".gz") else b"")
+    (tmp_path / "empty").mkdir()
+    found = find_sources([tmp_path, tmp_path / "notes.json"], tmp_path / "out")
+    assert [source.path.name for source in found] == ["x.CSV", "z.jsonl.gz", "b.txt", "c4.json.gz", "notes.json"]
+    assert [source.alone for source in found] == [False, False, True, False, True]
+    with pytest.raises(InputError, match=r"no input in this folder; wanted files ending in \.txt"):
+        find_sources([tmp_path / "empty"])
+    (tmp_path / "d.gz").write_bytes(b"x")
+    (tmp_path / "e.txt.gz").write_bytes(b"x")
+    (tmp_path / "f.parquet").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"(?s)e.txt.gz: not a gzip.*\n  - .*f.parquet: not a Parquet"):
+        find_sources([tmp_path])
 
 
 def test_quotes_in_tables_mean_what_is_said(tmp_path: Path) -> None:
