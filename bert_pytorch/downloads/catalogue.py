@@ -27,11 +27,11 @@ class LocalKind(NamedTuple):
 
 
 LOCAL_KINDS = (
-    LocalKind(".txt", "text, one document a file or documents with blank lines between them"),
-    LocalKind(".jsonl, .csv, .tsv, .parquet", "one document a row, in --text_field"),
-    LocalKind(".gz, .bz2, .zst after these", "the same, compressed"),
+    LocalKind(".txt", "text: one document a file, or documents with blank lines between them"),
+    LocalKind(".jsonl, .json, .csv, .tsv, .parquet", "one document a row, in --text_field (.json: one object a line)"),
+    LocalKind(".gz, .bz2, .zst after these", "the same, compressed (Parquet compresses itself)"),
     LocalKind(".xml.bz2", "a Wikipedia dump"),
-    LocalKind("s3://bucket/prefix", "such files on S3"),
+    LocalKind("s3://bucket/prefix", "such files on S3: download s3 first"),
 )
 
 

@@ -47,7 +47,7 @@ ENCODE_GOOD = ENCODE + "--input {work}/good.txt --vocab_file {work}/vocab.txt "
 CASES = [
     ("", 2, "usage: python -m bert_pytorch.corpus"),
     ("formatt", 2, "unknown stage 'formatt': did you mean format?"),
-    ("download", 2, "download is not in this version; it has format, sample, vocab, encode, verify"),
+    ("pack", 2, "pack is not in this version; it has sources, download, format, sample, vocab, encode, verify"),
     ("sample --input x --output y", 2, "found none of them, wanted one of --sentences"),
     ("sample --input x --output y --bytes 1M --documents 3", 2, "found --documents and --bytes, wanted one of"),
     ("sample --input x --output y --bytes many", 2, "--bytes: found 'many', wanted a number such as 250000"),
@@ -129,8 +129,13 @@ def test_a_wrong_call_gets_one_message(command: str, code: int, message: str, wo
 def test_help_lists_the_stages_and_each_stage_its_options(tool: Tool) -> None:
     said = tool("--help")
     assert said.code == 0
+<<<<<<< HEAD
     assert all(stage in said.out for stage in ("format", "vocab", "encode", "verify", "stats"))
     assert "download" not in said.out
+=======
+    assert all(stage in said.out for stage in ("sources", "download", "format", "vocab", "encode", "verify"))
+    assert "pack" not in said.out
+>>>>>>> refs/heads/download
     for stage, flag in (("format", "--text_field"), ("vocab", "--vocab_size"), ("encode", "--dupe_factor")):
         said = tool(stage, "--help")
         assert said.code == 0

@@ -398,6 +398,23 @@ def test_a_killed_download_goes_on_where_it_was(server: FileServer, tmp_path: Pa
     assert left_over(tmp_path) == []
 
 
+def test_memory_does_not_grow_with_the_file(server: FileServer, tmp_path: Path) -> None:
+    url = server.add("big", bytes(64 << 20))
+    code = (
+        "import re, sys; from pathlib import Path; from bert_pytorch.remote.fetch import fetch\n"
+        "from bert_pytorch.remote.files import RemoteFile\n"
+        "peak = lambda: int(re.search(r'VmHWM:\\s*(\\d+)', Path('/proc/self/status').read_text())[1]) >> 10\n"
+        "before = peak(); fetch(RemoteFile((sys.argv[1],), 'f', None, sys.argv[2]), Path(sys.argv[3]))\n"
+        "print(peak() - before)"
+    )
+    checksum = "sha256:" + hashlib.sha256(bytes(64 << 20)).hexdigest()
+    said = subprocess.run(
+        [sys.executable, "-c", code, url, checksum, tmp_path], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert said.returncode == 0, said.stderr
+    assert int(said.stdout) < 8, said.stdout  # MiB
+
+
 def test_s3_addresses_take_the_same_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from bert_pytorch.remote import s3
 
