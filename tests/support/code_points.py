@@ -41,7 +41,7 @@ def assigned() -> np.ndarray:
 def agreeing(kind: str, code_points: np.ndarray) -> np.ndarray:
     """Return on which of some code points both libraries give the same ids in every context: bool (n,)."""
     characters = list(map(chr, code_points.tolist()))
-    fast, reference = probing_bpe() if kind == "bpe" else _probing_wordpiece(characters, kind == "wordpiece_lowercase")
+    fast, reference = _probing_bpe() if kind == "bpe" else _probing_wordpiece(characters, kind == "wordpiece_lowercase")
     equal = _same(fast, reference, characters)
     for contexts in (BPE_CONTEXTS,) if kind == "bpe" else (WORDPIECE_CONTEXTS, ASCII_CONTEXTS):
         equal &= _same(fast, reference, [contexts.format(c=character) for character in characters])
@@ -69,17 +69,24 @@ def bare_tokie(backend: tokenizers.Tokenizer) -> Encode:
     return encode
 
 
-def probing_bpe() -> tuple[Encode, Encode]:
-    """Return tokie and the reference with a vocabulary that merges across each border beside `BPE_NEIGHBOURS`."""
+def probing_bpe(neighbours: str = BPE_NEIGHBOURS) -> tokenizers.Tokenizer:
+    """Return the reference with a vocabulary that merges across each border beside some characters."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    neighbours = [level.pre_tokenize_str(character)[0][0] for character in BPE_NEIGHBOURS]
-    pairs = [(end[-1], byte) for end, byte in itertools.product(neighbours, alphabet)]
-    pairs += [(byte, start[0]) for start, byte in itertools.product(neighbours, alphabet)]
-    merges = [pair for pair in dict.fromkeys(pairs) if not (pair[0] == "'" and pair[1].isalpha())]
+    beside = [level.pre_tokenize_str(character)[0][0] for character in neighbours]
+    pairs = [(end[-1], byte) for end, byte in itertools.product(beside, alphabet)]
+    pairs += [(byte, start[0]) for start, byte in itertools.product(beside, alphabet)]
+    merges = [(left, right) for left, right in dict.fromkeys(pairs) if left != "'" or not right.isalpha()]
+    if "'" in neighbours:
+        merges = list(dict.fromkeys([*merges, *(("'", byte) for byte in alphabet if not byte.isascii())]))
     vocabulary = {token: index for index, token in enumerate([*alphabet, *map("".join, merges)])}
     backend = tokenizers.Tokenizer(models.BPE(vocabulary, merges))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    return backend
+
+
+def _probing_bpe() -> tuple[Encode, Encode]:
+    backend = probing_bpe()
     return bare_tokie(backend), lambda texts: encode_flat_reference(backend, texts)
 
 

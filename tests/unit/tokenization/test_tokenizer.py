@@ -10,7 +10,7 @@ import pytest
 from bert_pytorch.errors import InputError
 from bert_pytorch.records import SPECIAL_TOKENS, Vocabulary
 from bert_pytorch.tokenization.flat import BATCH_CHARACTERS
-from bert_pytorch.tokenization.tokenizer import load_tokenizer, tokenizer_from_vocabulary
+from bert_pytorch.tokenization.tokenizer import Tokenizer, load_tokenizer, tokenizer_from_vocabulary
 from bert_pytorch.vocabulary import read_vocabulary, vocabulary_sha256
 from tests.support.data import real_texts, shared_data
 
@@ -74,6 +74,15 @@ def test_texts_of_every_size_are_kept_apart() -> None:
     counts = np.diff(tokenizer.encode_flat(texts).offsets).tolist()
     assert counts == [0, BATCH_CHARACTERS // 2, 0, 1, 0, *[2] * (BATCH_CHARACTERS // 8), 0]
     assert tokenizer.encode_flat([]).offsets.tolist() == [0]
+
+
+@pytest.mark.parametrize("fast", [None, False])
+def test_surrogates_count_as_what_a_lenient_decoder_makes_of_them(fast: bool | None) -> None:
+    tokenizer = Tokenizer(WORDS._replace(tokens=(*WORDS.tokens, "\U0001f600")), fast)
+    texts = ["the\ud800cat", "the \ud83d\ude00", "the\ufffdcat", "the \U0001f600", "cat"]
+    ids, offsets = tokenizer.encode_flat(texts)
+    found = [ids[start:stop].tolist() for start, stop in itertools.pairwise(offsets)]
+    assert found[:2] == found[2:4] == [[1], [5, 12]]
 
 
 @pytest.mark.parametrize("lowercase", [True, False])
