@@ -84,7 +84,7 @@ class _SetCheck:
         self.problems: list[str] = []
         self.tasks: list[ShardCheck] = []
         self._manifest: Manifest | None = tried(self.problems, lambda: read_manifest(folder))
-        paths = sorted(folder.glob("*.hdf5"))
+        paths = sorted(folder.glob("[!.]*.hdf5"))  # `*` would match files of writers that were killed
         if (folder / UNFINISHED).exists():
             self.problems.append(
                 f"{folder}: its build is not finished: it has {UNFINISHED} and {len(paths)} shard(s) so far. Start the "
