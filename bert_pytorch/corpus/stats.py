@@ -26,7 +26,8 @@ class StatsConfig(PoolConfig):
     """Describe formatted text or sets of shards: sizes, lengths, unknown tokens, duplicates, padding, masks."""
 
     input: tuple[Path, ...] = ()
-    """Formatted text (files, folders of *.txt), sets of shards (folders, *.hdf5), or both."""
+    """Formatted text (files, folders of *.txt), sets of shards (folders, *.hdf5), or both. A folder with shards
+    in it is not searched for text."""
     output: Path | None = None
     """Folder for stats.json and, where matplotlib is installed, stats.png. Without it the text alone is printed."""
     vocab_file: Path | None = None

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bert_pytorch.corpus.histograms import Chart, Histogram, add_histograms, draw_up, histogram_of, summary
+from bert_pytorch.corpus.histograms import Chart, Histogram, add_histograms, draw_up, from_dense, histogram_of, summary
 from bert_pytorch.corpus.plan import Block, divide, find_documents, read_documents, text_files
 from bert_pytorch.corpus.pool import PoolConfig, run_tasks
 from bert_pytorch.corpus.token_use import token_use
@@ -142,7 +142,7 @@ def _count(documents: list[list[str]], tokenizer: Tokenizer | None, shift: int) 
         unknown_words=unknown,
         document_hashes=_hashes(["\n".join(document) for document in documents], 16),
         sentence_hashes=hashes[hashes & np.uint64((1 << shift) - 1) == 0],
-        characters=histogram_of(code_points),
+        characters=from_dense(np.bincount(code_points)),
     )
 
 

@@ -84,7 +84,7 @@ class _SetCheck:
         self.problems: list[str] = []
         self.tasks: list[ShardCheck] = []
         self._manifest: Manifest | None = tried(self.problems, lambda: read_manifest(folder))
-        paths = sorted(folder.glob("*.hdf5"))
+        paths = sorted(folder.glob("[!.]*.hdf5"))  # `*` would match files of writers that were killed
         if (folder / UNFINISHED).exists():
             self.problems.append(
                 f"{folder}: its build is not finished: it has {UNFINISHED} and {len(paths)} shard(s) so far. Start the "
@@ -99,33 +99,32 @@ class _SetCheck:
             f"{folder / name}: named by the manifest, but missing" for name in records if not (folder / name).exists()
         ]
         if self._manifest is not None:
+            self._compare_vocabulary(self._manifest, vocabulary)
             self.problems += [f"{path}: not in the manifest" for path in paths if path.name not in records]
         self.tasks = [ShardCheck(path, records.get(path.name), vocabulary) for path in paths]
 
     def _vocabulary(self, paths: list[Path]) -> Vocabulary | None:
-        """Read the vocabulary that training would use, and compare each file of it with the manifest."""
-        manifest, wanted = self._manifest, None
+        """Read the vocabulary that training would use."""
         readable = (header for path in paths if (header := tried([], partial(read_header, path))) is not None)
         headers = list(itertools.islice(readable, 1))
         beside = tried(self.problems, lambda: vocabularies_beside(self.folder, headers, True))
-        vocabulary = next(iter((beside or {}).values()), None)
-        for name in (TOKENIZER_JSON, VOCABULARY_TEXT) if manifest is not None else ():
-            path = self.folder / name
+        return next(iter((beside or {}).values()), None)
+
+    def _compare_vocabulary(self, manifest: Manifest, used: Vocabulary | None) -> None:
+        """Compare each file of the vocabulary with the manifest."""
+        for path in (self.folder / TOKENIZER_JSON, self.folder / VOCABULARY_TEXT):
             if not path.is_file():
                 self.problems.append(f"{path}: missing; the set was built with a vocabulary beside its shards")
                 continue
             found = tried(self.problems, partial(read_vocabulary, path))
-            if found is None or manifest is None:
-                continue
-            wanted, sha256 = manifest.vocabulary_sha256, vocabulary_sha256(found)
-            if sha256 != wanted:
+            if found is not None and vocabulary_sha256(found) != manifest.vocabulary_sha256:
                 self.problems.append(
                     f"{path}: its vocabulary is not the manifest's: {len(found.tokens)} tokens with SHA-256 "
-                    f"{sha256[:12]}…, wanted {manifest.vocabulary_size} with {wanted[:12]}…"
+                    f"{vocabulary_sha256(found)[:12]}…, wanted {manifest.vocabulary_size} with "
+                    f"{manifest.vocabulary_sha256[:12]}…"
                 )
-        if manifest is not None and vocabulary is not None and vocabulary.lowercase != manifest.lowercase:
-            self.problems.append(f"{self.folder}: lowercase is {vocabulary.lowercase}, the manifest says otherwise")
-        return vocabulary
+        if used is not None and used.lowercase != manifest.lowercase:
+            self.problems.append(f"{self.folder}: lowercase is {used.lowercase}, the manifest says otherwise")
 
     def conclude(self, reports: list[ShardReport]) -> Verified:
         """Check what the shards hold together."""

@@ -108,15 +108,12 @@ def _describe(path: Path, config: ShardConfig, color: bool) -> Iterator[str]:
 
 
 def _about_dynamic_masks(path: Path, config: ShardConfig) -> str:
-    amount = (
-        f"with --masked_token_fraction {config.masked_token_fraction} "
-        f"--max_predictions_per_seq {config.max_predictions_per_seq}"
-    )
+    amount = " ".join(f"--{name} {getattr(config, name)}" for name in MaskingConfig.model_fields)
     if is_held_out(path.name):
-        return f"  masks are dynamic: shown are those of every evaluation on this folder {amount}"
+        return f"  masks are dynamic: shown are those of every evaluation on this folder with {amount}"
     return (
         f"  masks are dynamic: shown are those of epoch {config.epoch} of a training on this folder "
-        f"with --seed {config.seed} and {amount.removeprefix('with ')}"
+        f"with --seed {config.seed} and {amount}"
     )
 
 

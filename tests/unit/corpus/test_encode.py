@@ -409,7 +409,7 @@ def damage(case: str, folder: Path) -> None:
         (folder / "manifest.json").write_text(json.dumps(manifest))
     if case == "no vocab.txt":
         (folder / "vocab.txt").unlink()
-    if case == "left over":
+    if case == "left over":  # named as what it is, not as a damaged shard
         (folder / ".partial-x-train_1.hdf5").write_bytes(b"")
     if case == "unfinished":
         (folder / "unfinished.json").write_text("{}")
@@ -458,6 +458,7 @@ def test_verify_names_what_is_wrong(case: str, message: str, tool: Tool, sound_s
     assert said.code == 1
     assert "Traceback" not in said.err
     assert re.search(message, said.err), said.err
+    assert case != "left over" or said.err.count("\n  - ") == 1
 
 
 def test_verify_names_every_problem_and_the_same_in_any_number_of_processes(
