@@ -129,7 +129,7 @@ def test_one_and_four_processes_write_the_same_bytes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(plan, "SMALLEST_BLOCK", 20000)  # many units of work from little text
-    monkeypatch.setattr(sources, "STRETCH_BYTES", 5000)
+    monkeypatch.setattr(sources, "SMALLEST_UNIT", 5000)
     lines = [json.dumps({"text": path.read_text(encoding="utf-8")}) + "\n" for path in sorted(raw_text.glob("1*"))]
     (raw_text / "more.jsonl").write_text("".join(lines))
     with gzip.open(raw_text / "more.jsonl.gz", "wt") as file:

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -61,11 +62,20 @@ def found_tokens(folder: Path, sep_id: int) -> collections.Counter[int]:
 
 
 def readable(text: str) -> str:
-    """What the default cleaning makes of characters that no file can hold."""
-    return "".join("\ufffd" if "\ud800" <= character <= "\udfff" else character for character in text)
+    """What the default cleaning makes of characters that are no text or end lines; the rest changes no token."""
+    return "".join(
+        "\ufffd" if "\ud800" <= character <= "\udfff" else {NUL: " ", "\x85": "\n"}.get(character, character)
+        for character in text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+    )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@pytest.fixture(autouse=True)
+def slow_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading tokie takes longer than to encode such documents; it is compared with this elsewhere."""
+    monkeypatch.setenv("BERT_PYTORCH_TOKENIZER", "reference")
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(DOCUMENTS, KINDS, st.sampled_from([16, 64]), st.sampled_from(["nltk", "newline"]), st.integers(0, 99))
 def test_no_token_is_lost_on_the_way(documents: list[str], kind: str, length: int, splitter: str, seed: int) -> None:
     tokenizer = load_tokenizer(shared_data("vocab", "bert-base-uncased-vocab.txt"))
