@@ -2,6 +2,7 @@
 
 import collections
 import json
+import re
 import tempfile
 from pathlib import Path
 
@@ -61,8 +62,9 @@ def found_tokens(folder: Path, sep_id: int) -> collections.Counter[int]:
 
 
 def readable(text: str) -> str:
-    """What the default cleaning makes of characters that no file can hold."""
-    return "".join("\ufffd" if "\ud800" <= character <= "\udfff" else character for character in text)
+    """What formatting makes of characters that no file can hold, and of white space that BERT takes for controls."""
+    spaced = re.sub("[\0\x0b\x0c\x1c-\x1f\x85]", " ", text)
+    return "".join("\ufffd" if "\ud800" <= character <= "\udfff" else character for character in spaced)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
