@@ -129,7 +129,7 @@ def test_a_wrong_call_gets_one_message(command: str, code: int, message: str, wo
 def test_help_lists_the_stages_and_each_stage_its_options(tool: Tool) -> None:
     said = tool("--help")
     assert said.code == 0
-    stages = ("sources", "download", "format", "vocab", "encode", "verify", "stats")
+    stages = ("sources", "download", "format", "sample", "vocab", "encode", "verify", "stats")
     assert all(stage in said.out for stage in stages)
     assert "pack" not in said.out
     for stage, flag in (("format", "--text_field"), ("vocab", "--vocab_size"), ("encode", "--dupe_factor")):

@@ -2,6 +2,7 @@
 
 import collections
 import json
+import re
 import tempfile
 from pathlib import Path
 
@@ -62,11 +63,9 @@ def found_tokens(folder: Path, sep_id: int) -> collections.Counter[int]:
 
 
 def readable(text: str) -> str:
-    """What the default cleaning makes of characters that are no text or end lines; the rest changes no token."""
-    return "".join(
-        "\ufffd" if "\ud800" <= character <= "\udfff" else {NUL: " ", "\x85": "\n"}.get(character, character)
-        for character in text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
-    )
+    """What formatting makes of characters that no file can hold, and of white space that BERT takes for controls."""
+    spaced = re.sub("[\0\x0b\x0c\x1c-\x1f\x85]", " ", text)
+    return "".join("\ufffd" if "\ud800" <= character <= "\udfff" else character for character in spaced)
 
 
 @pytest.fixture(autouse=True)
