@@ -61,7 +61,7 @@ def encoders() -> dict[str, FastEncoder]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_libraries_agree_on_the_proven_code_points(kind: str) -> None:
     proven = np.flatnonzero(~unproven_code_points(kind))
-    assert len(proven) > 0.99 * len(code_points.assigned())
+    assert len(proven) > 140_000  # of 144,762 assigned in Unicode 14
     chosen = proven[(proven < 0x3400) | ((proven > 0x9FFF) & (proven < 0xAC00)) | (proven % 16 == 0)]
     assert np.flatnonzero(~code_points.agreeing(kind, chosen)).tolist() == []
 
