@@ -18,16 +18,14 @@ import json
 import os
 import random
 import shutil
-import socket
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.corpus_text import write_corpus
-from benchmarks.process_tree import REPOSITORY, Watched, corpus_command, watch
+from benchmarks.process_tree import Watched, corpus_command, watch
+from tests.support.dask_cluster import dask_cluster
 
 VARYING = {".lock", "build_log.json"}
 STAGES = ("format", "vocab", "encode")
@@ -78,27 +76,6 @@ def digest_of(folder: Path) -> dict[str, str]:
     return digests
 
 
-@contextlib.contextmanager
-def dask_cluster(folder: Path, workers: int) -> Iterator[str]:
-    """Run a Dask scheduler and some workers as processes of their own; yields the scheduler's address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", address, "--no-dashboard"]
-    log = (folder / "dask.log").open("ab")
-    family = [subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=folder)]
-    time.sleep(3)
-    command = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-dashboard"]
-    family += [subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=folder) for _ in range(workers)]
-    try:
-        yield address
-    finally:
-        for process in reversed(family):
-            process.terminate()
-            process.wait()
-
-
 def main() -> None:
     """Build, compare, and print one JSON line."""
     parser = argparse.ArgumentParser(description="A large corpus built whole, killed, and on Dask.")
@@ -133,8 +110,8 @@ def main() -> None:
         result["killed_build_equal"] = digest_of(work / "build_killed") == wanted
         if options.dask:
             shutil.rmtree(work / "build_dask", ignore_errors=True)
-            with dask_cluster(work, workers=2) as address:
-                stages = build(work / "text_whole", work / "build_dask", ["--scheduler", address])
+            with dask_cluster(work / "dask", workers=2) as cluster:
+                stages = build(work / "text_whole", work / "build_dask", ["--scheduler", str(cluster.scheduler_file)])
             result["dask_seconds"] = round(sum(run.seconds for run in stages.values()), 1)
             result["dask_build_equal"] = digest_of(work / "build_dask") == wanted
         result["files"] = len(wanted)
