@@ -25,7 +25,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bert_pytorch.corpus.wikipedia import part_ends, read_articles
+from bert_pytorch.corpus.inputs.wikipedia import part_ends, read_articles
 from tests.support.data import REPOSITORY, data_folder
 
 _PAGES_A_STREAM = 100

@@ -135,7 +135,7 @@ def _encode(words: list[str]) -> None:
 
 
 def _verify(words: list[str]) -> None:
-    from bert_pytorch.corpus.verification import VerifyConfig, verify
+    from bert_pytorch.corpus.inspection.verification import VerifyConfig, verify
 
     resolved = parse_settings(VerifyConfig, words, program=f"{PROGRAM} verify", description=VerifyConfig.__doc__ or "")
     for seen in verify(resolved.settings):
@@ -147,7 +147,7 @@ def _verify(words: list[str]) -> None:
 
 
 def _stats(words: list[str]) -> None:
-    from bert_pytorch.corpus.stats import StatsConfig, collect_stats
+    from bert_pytorch.corpus.inspection.stats import StatsConfig, collect_stats
 
     resolved = parse_settings(StatsConfig, words, program=f"{PROGRAM} stats", description=StatsConfig.__doc__ or "")
     statistics = collect_stats(resolved.settings)

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from bert_pytorch.corpus.cleaning import CleanStep
+from bert_pytorch.corpus.executors.pool import PoolConfig, run_tasks
 from bert_pytorch.corpus.format_units import WORK_FOLDER, clean_documents
-from bert_pytorch.corpus.pool import PoolConfig, run_tasks
 from bert_pytorch.corpus.sources import Unit
 from bert_pytorch.files import atomic_path
 from bert_pytorch.progress import Progress

@@ -21,8 +21,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from bert_pytorch.corpus.builds import fingerprint_of
+from bert_pytorch.corpus.executors.pool import PoolConfig, num_processes, run_tasks
 from bert_pytorch.corpus.plan import Block, DocumentTable, divide, find_documents, hold_out, text_files
-from bert_pytorch.corpus.pool import PoolConfig, num_processes, run_tasks
 from bert_pytorch.corpus.sequences import Kind
 from bert_pytorch.corpus.sets import SetPlan, Splits, StoredRows, make_shards, manifest_of, plan_set
 from bert_pytorch.corpus.token_blocks import (

@@ -14,6 +14,7 @@ from pydantic import Field
 from bert_pytorch.corpus.builds import Build, fingerprint_of
 from bert_pytorch.corpus.cleaning import DEFAULT_STEPS, CleanStep
 from bert_pytorch.corpus.duplicates import find_duplicates
+from bert_pytorch.corpus.executors.pool import PoolConfig, run_tasks
 from bert_pytorch.corpus.format_units import (
     COUNTS,
     WORK_FOLDER,
@@ -25,10 +26,9 @@ from bert_pytorch.corpus.format_units import (
 )
 from bert_pytorch.corpus.inputs.encodings import AUTO, encoding_problem
 from bert_pytorch.corpus.inputs.stretches import Documents, Quoting, ReadOptions, Source
-from bert_pytorch.corpus.pool import PoolConfig, run_tasks
+from bert_pytorch.corpus.inputs.wikipedia import check_dump
 from bert_pytorch.corpus.sentences import PARAMETERS_FILE, Newlines, SplitterName, prepare_splitter
 from bert_pytorch.corpus.sources import Unit, find_sources, hash_files, plan_units
-from bert_pytorch.corpus.wikipedia import check_dump
 from bert_pytorch.errors import InputError
 from bert_pytorch.files import exclusive_lock, sha256_of
 from bert_pytorch.progress import Progress

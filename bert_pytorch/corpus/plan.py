@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bert_pytorch.corpus.pool import PoolConfig, run_tasks
+from bert_pytorch.corpus.executors.pool import PoolConfig, run_tasks
 from bert_pytorch.errors import InputError
 from bert_pytorch.progress import Progress
 from bert_pytorch.shards.layouts import UNFINISHED

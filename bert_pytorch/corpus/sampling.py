@@ -12,8 +12,8 @@ import numpy as np
 from pydantic import Field
 
 from bert_pytorch.corpus.builds import Build, fingerprint_of
+from bert_pytorch.corpus.executors.pool import PoolConfig, run_tasks
 from bert_pytorch.corpus.plan import Block, DocumentTable, divide, find_documents, read_documents, text_files
-from bert_pytorch.corpus.pool import PoolConfig, run_tasks
 from bert_pytorch.errors import InputError
 from bert_pytorch.files import atomic_path, exclusive_lock
 from bert_pytorch.progress import Progress

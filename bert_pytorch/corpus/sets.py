@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bert_pytorch.corpus.builds import Build, fingerprint_of
-from bert_pytorch.corpus.pool import PoolConfig, run_tasks
+from bert_pytorch.corpus.executors.pool import PoolConfig, run_tasks
 from bert_pytorch.corpus.sequences import Frame
 from bert_pytorch.corpus.shard_rows import ShardTask, deal_rows, finished_shard, make_shard
 from bert_pytorch.corpus.token_blocks import SequenceSettings, TokenBlock

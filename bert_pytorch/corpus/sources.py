@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from bert_pytorch.corpus.executors.pool import PoolConfig, run_tasks
 from bert_pytorch.corpus.inputs.compression import read_chunks
 from bert_pytorch.corpus.inputs.encodings import encoding_of, looks_like_utf8
 from bert_pytorch.corpus.inputs.json_lines import divide_json_lines, read_json_lines
@@ -20,8 +21,7 @@ from bert_pytorch.corpus.inputs.parquet import divide_parquet, read_parquet
 from bert_pytorch.corpus.inputs.stretches import ReadOptions, Source, Stretch
 from bert_pytorch.corpus.inputs.tables import divide_table, read_table
 from bert_pytorch.corpus.inputs.text import divide_text, read_text_documents
-from bert_pytorch.corpus.pool import PoolConfig, run_tasks
-from bert_pytorch.corpus.wikipedia import divide_dump, read_dump
+from bert_pytorch.corpus.inputs.wikipedia import divide_dump, read_dump
 from bert_pytorch.errors import InputError
 from bert_pytorch.progress import Progress
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bert_pytorch.corpus.bzip2 import read_range
+from bert_pytorch.corpus.inputs.bzip2 import read_range
 from bert_pytorch.errors import InputError
 
 WORDS = "".join(random.Random(5).choices("abcdefghijklmnopqrstuvwxyz      <>", k=600_000)).encode()

@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import pytest
 
-from bert_pytorch.corpus import dask_checks, dask_pool, pool
-from bert_pytorch.corpus.dask_pool import absolute
-from bert_pytorch.corpus.pool import PoolConfig, run_tasks
+from bert_pytorch.corpus.executors import dask_checks, dask_pool, pool
+from bert_pytorch.corpus.executors.dask_pool import absolute
+from bert_pytorch.corpus.executors.pool import PoolConfig, run_tasks
 from bert_pytorch.errors import InputError, MissingDependencyError, WorkerError
 from bert_pytorch.files import admit_workers, atomic_write_text, exclusive_lock
 from bert_pytorch.progress import Progress
@@ -171,7 +171,7 @@ def test_a_machine_without_distributed_is_told(tmp_path: Path, monkeypatch: pyte
 ABANDONED = """
 import sys
 from pathlib import Path
-from bert_pytorch.corpus.pool import PoolConfig, run_tasks
+from bert_pytorch.corpus.executors.pool import PoolConfig, run_tasks
 from bert_pytorch.progress import Progress
 from bert_pytorch.files import exclusive_lock
 from tests.unit.corpus.test_dask_pool import Piece, write_when_told

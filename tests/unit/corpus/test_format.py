@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bert_pytorch.corpus import format_units, formatting, wikipedia
+from bert_pytorch.corpus import format_units, formatting
+from bert_pytorch.corpus.inputs import wikipedia
 from bert_pytorch.corpus.inputs.stretches import ReadOptions
 from bert_pytorch.corpus.sources import find_sources, plan_units, read_unit
 from bert_pytorch.tokenization.tokenizer import load_tokenizer

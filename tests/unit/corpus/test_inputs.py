@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bert_pytorch.corpus import sources
+from bert_pytorch.corpus.executors.pool import PoolConfig
 from bert_pytorch.corpus.inputs import compression, stretches, tables, text
 from bert_pytorch.corpus.inputs.stretches import ReadOptions
-from bert_pytorch.corpus.pool import PoolConfig
 from bert_pytorch.corpus.sources import find_sources, hash_files, plan_units, read_unit
 from bert_pytorch.errors import InputError, MissingDependencyError
 from tests.unit.corpus.conftest import AWKWARD_DOCUMENTS, Tool, contents

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from bert_pytorch.corpus import pool as pool_module
 from bert_pytorch.corpus.builds import Build
-from bert_pytorch.corpus.pool import PoolConfig, run_tasks
+from bert_pytorch.corpus.executors import pool as pool_module
+from bert_pytorch.corpus.executors.pool import PoolConfig, run_tasks
 from bert_pytorch.errors import ConfigError, InputError, MissingDependencyError, WorkerError
 from bert_pytorch.files import atomic_path, exclusive_lock
 from bert_pytorch.progress import Progress
@@ -231,7 +231,7 @@ def test_few_tasks_are_handed_over_at_a_time(monkeypatch: pytest.MonkeyPatch) ->
 SLEEPERS = """
 import sys, time
 from pathlib import Path
-from bert_pytorch.corpus.pool import PoolConfig, run_tasks
+from bert_pytorch.corpus.executors.pool import PoolConfig, run_tasks
 from bert_pytorch.progress import Progress
 import bert_pytorch.corpus.__main__ as tool
 

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import BertWordPieceTokenizer
 
-from bert_pytorch.corpus import text_stats
-from bert_pytorch.corpus.histograms import add_histograms, draw_up, histogram_of, percentile
-from bert_pytorch.corpus.set_stats import packed_rows
-from bert_pytorch.corpus.stats_report import chart_lines
+from bert_pytorch.corpus.inspection import text_stats
+from bert_pytorch.corpus.inspection.histograms import add_histograms, draw_up, histogram_of, percentile
+from bert_pytorch.corpus.inspection.set_stats import packed_rows
+from bert_pytorch.corpus.inspection.stats_report import chart_lines
 from tests.unit.corpus.conftest import Tool
 
 PERCENTILES = (5, 25, 50, 75, 95, 99)

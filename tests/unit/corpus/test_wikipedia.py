@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from bert_pytorch.corpus import wikipedia
-from bert_pytorch.corpus.wikipedia import check_dump, part_ends, read_articles
+from bert_pytorch.corpus.inputs import wikipedia
+from bert_pytorch.corpus.inputs.wikipedia import check_dump, part_ends, read_articles
 from bert_pytorch.errors import InputError
 from tests.support.data import REPOSITORY, shared_data
 from tests.unit.corpus.conftest import Tool, contents
@@ -149,7 +149,7 @@ def test_a_failing_wikiextractor_is_told_with_its_part(tmp_path: Path, monkeypat
 READ = """
 import sys
 from pathlib import Path
-from bert_pytorch.corpus.wikipedia import read_articles
+from bert_pytorch.corpus.inputs.wikipedia import read_articles
 articles = read_articles(Path(sys.argv[1]), 0, 1_000_000)
 next(articles)
 print("reading", flush=True)

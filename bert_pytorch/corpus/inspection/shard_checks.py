@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bert_pytorch.corpus.row_problems import row_problems
+from bert_pytorch.corpus.inspection.row_problems import row_problems
 from bert_pytorch.errors import InputError
 from bert_pytorch.files import sha256_of
 from bert_pytorch.records import Vocabulary

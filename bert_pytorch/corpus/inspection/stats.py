@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bert_pytorch.corpus.histograms import Chart
-from bert_pytorch.corpus.plots import save_charts
-from bert_pytorch.corpus.pool import PoolConfig
-from bert_pytorch.corpus.set_stats import set_stats
-from bert_pytorch.corpus.stats_report import chart_lines, set_report, text_report
-from bert_pytorch.corpus.text_stats import text_stats
+from bert_pytorch.corpus.executors.pool import PoolConfig
+from bert_pytorch.corpus.inspection.histograms import Chart
+from bert_pytorch.corpus.inspection.plots import save_charts
+from bert_pytorch.corpus.inspection.set_stats import set_stats
+from bert_pytorch.corpus.inspection.stats_report import chart_lines, set_report, text_report
+from bert_pytorch.corpus.inspection.text_stats import text_stats
 from bert_pytorch.errors import ConfigError, MissingDependencyError
 from bert_pytorch.files import atomic_write_json
 from bert_pytorch.records import Vocabulary

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from pydantic import Field
 
-from bert_pytorch.corpus.pool import PoolConfig, run_tasks
-from bert_pytorch.corpus.shard_checks import ShardCheck, ShardReport, check_shard, tried
+from bert_pytorch.corpus.executors.pool import PoolConfig, run_tasks
+from bert_pytorch.corpus.inspection.shard_checks import ShardCheck, ShardReport, check_shard, tried
 from bert_pytorch.errors import InputError
 from bert_pytorch.files import TEMPORARY_PREFIX
 from bert_pytorch.progress import Progress

@@ -16,7 +16,7 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
-from bert_pytorch.corpus.tasks import Outcome, WorkerLostError, perform, portable
+from bert_pytorch.corpus.executors.tasks import Outcome, WorkerLostError, perform, portable
 from bert_pytorch.errors import WorkerError
 from bert_pytorch.files import admit_workers
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from bert_pytorch.corpus.histograms import Chart
+from bert_pytorch.corpus.inspection.histograms import Chart
 
 _BAR = 40
 _EIGHTHS = " ▏▎▍▌▋▊▉"

@@ -11,10 +11,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bert_pytorch.corpus.histograms import Chart, Histogram, add_histograms, draw_up, from_dense, histogram_of, summary
+from bert_pytorch.corpus.executors.pool import PoolConfig, run_tasks
+from bert_pytorch.corpus.inspection.histograms import (
+    Chart,
+    Histogram,
+    add_histograms,
+    draw_up,
+    from_dense,
+    histogram_of,
+    summary,
+)
+from bert_pytorch.corpus.inspection.token_use import token_use
 from bert_pytorch.corpus.plan import Block, divide, find_documents, read_documents, text_files
-from bert_pytorch.corpus.pool import PoolConfig, run_tasks
-from bert_pytorch.corpus.token_use import token_use
 from bert_pytorch.errors import InputError
 from bert_pytorch.progress import Progress
 from bert_pytorch.records import Vocabulary

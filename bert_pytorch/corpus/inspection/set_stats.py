@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bert_pytorch.corpus.histograms import Chart, draw_up, from_dense, summary
-from bert_pytorch.corpus.pool import PoolConfig, run_tasks
-from bert_pytorch.corpus.token_use import token_use
+from bert_pytorch.corpus.executors.pool import PoolConfig, run_tasks
+from bert_pytorch.corpus.inspection.histograms import Chart, draw_up, from_dense, summary
+from bert_pytorch.corpus.inspection.token_use import token_use
 from bert_pytorch.progress import Progress
 from bert_pytorch.records import SequenceRows, Vocabulary
 from bert_pytorch.shards.manifest import read_manifest

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from bert_pytorch.corpus.histograms import Chart
+from bert_pytorch.corpus.inspection.histograms import Chart
 from bert_pytorch.errors import MissingDependencyError
 from bert_pytorch.files import atomic_path
 

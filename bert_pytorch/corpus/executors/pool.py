@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 from pydantic import Field
 
 from bert_pytorch.config.settings import Settings
-from bert_pytorch.corpus.dask_pool import DaskPool
-from bert_pytorch.corpus.local_pool import LocalPool
-from bert_pytorch.corpus.tasks import Executor, InProcess, WorkerLostError
+from bert_pytorch.corpus.executors.dask_pool import DaskPool
+from bert_pytorch.corpus.executors.local_pool import LocalPool
+from bert_pytorch.corpus.executors.tasks import Executor, InProcess, WorkerLostError
 from bert_pytorch.errors import (
     BertPytorchError,
     ConfigError,

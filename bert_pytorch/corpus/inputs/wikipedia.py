@@ -15,7 +15,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from bert_pytorch.corpus.bzip2 import read_range
+from bert_pytorch.corpus.inputs.bzip2 import read_range
 from bert_pytorch.corpus.inputs.stretches import ReadOptions, Source, Stretch
 from bert_pytorch.errors import BertPytorchError, InputError, MissingDependencyError
 

@@ -1,0 +1,1 @@
+"""Looking at what was built: `stats` describes text and sets, `verify` checks sets."""
