@@ -11,6 +11,8 @@ from tqdm import tqdm
 logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_LINES = 10.0
+_WORTH_A_LINE = 1.0
+"""Seconds of work that end with a line."""
 
 
 class Progress:
@@ -64,8 +66,7 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.close()
-        elif kind is None and self._done:
-            elapsed = time.monotonic() - self._start
-            rate = self._done / max(elapsed, 1e-9) / 1e6
+        elif kind is None and self._done and (elapsed := time.monotonic() - self._start) >= _WORTH_A_LINE:
+            rate = self._done / elapsed / 1e6
             took = tqdm.format_interval(elapsed)
             logger.info("%s: %.1f MB in %s, %.2f MB/s", self._what, self._done / 1e6, took, rate)

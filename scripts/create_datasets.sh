@@ -35,6 +35,8 @@ usage: create_datasets.sh -o DIR [options]
       --encode-type TYPE  bert: sentence pairs, lengths 128 and 512; roberta: full sentences of 512 (default)
       --vocab_file F      vocab.txt, tokenizer.json, or a folder with one; none: one is trained
       --vocab_size N      size of the vocabulary to train (default 30522)
+      --vocab_kind KIND   kind of the vocabulary to train: wordpiece (default) or byte_bpe, RoBERTa's
+      --cased             the vocabulary to train keeps capitals and accents
       --max_seq_len L …   other lengths than the type's, for small builds
       --eval_fraction F   share of the documents held out (default 0.01)
       --masking KIND      dynamic (default): masks are drawn in training; static: now, in NVIDIA's layout
@@ -50,7 +52,7 @@ usage_error() {
 }
 
 language=() date=() mirrors=() books=true books_mirror=()
-output="" nproc=0 encode_type=roberta vocab_file="" vocab_size="" seed=() extra=()
+output="" nproc=0 encode_type=roberta vocab_file="" vocab_size="" vocab_options=() seed=() extra=()
 download=false format=false encode=false inputs=() lengths=()
 
 while (($#)); do
@@ -58,8 +60,8 @@ while (($#)); do
     shift
     case $option in
         -o | --output | -p | --nproc | --encode-type | --encode_type | --vocab_file | --vocab-file | \
-            --vocab_size | --vocab-size | --seed | --eval_fraction | --eval-fraction | --masking | \
-            --dupe_factor | --dupe-factor | --language | --date | --books_mirror | --books-mirror)
+            --vocab_size | --vocab-size | --vocab_kind | --vocab-kind | --seed | --eval_fraction | --eval-fraction | \
+            --masking | --dupe_factor | --dupe-factor | --language | --date | --books_mirror | --books-mirror)
             (($#)) && [[ $1 != --* ]] || usage_error "$option: no value follows it."
             value=$1
             shift
@@ -69,6 +71,8 @@ while (($#)); do
         --encode-type | --encode_type) encode_type=$value ;;
         --vocab_file | --vocab-file) vocab_file=$value ;;
         --vocab_size | --vocab-size) vocab_size=$value ;;
+        --vocab_kind | --vocab-kind) vocab_options+=(--kind "$value") ;;
+        --cased) vocab_options+=(--no-lowercase) ;;
         --eval_fraction | --eval-fraction | --masking | --dupe_factor | --dupe-factor) extra+=("$option" "$value") ;;
         --seed) seed=(--seed "$value") ;;
         --language) language=(--language "$value") ;;
@@ -99,7 +103,8 @@ done
 [[ $nproc =~ ^[0-9]+$ ]] || usage_error "--nproc: found '$nproc', wanted a whole number."
 [[ $encode_type == bert || $encode_type == roberta ]] ||
     usage_error "--encode-type: found '$encode_type', wanted bert or roberta."
-[[ -z $vocab_file || -z $vocab_size ]] || usage_error "--vocab_file and --vocab_size contradict each other: keep one."
+[[ -z $vocab_file || -z $vocab_size$(printf %s "${vocab_options[@]}") ]] ||
+    usage_error "--vocab_file contradicts --vocab_size, --vocab_kind and --cased, which are about one to train: keep one."
 $download || $format || $encode || { format=true encode=true; }
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -131,7 +136,8 @@ $encode || exit 0
 
 if [[ -z $vocab_file ]]; then
     vocab_file=$output/vocab
-    corpus vocab --input "${formatted[@]}" --output "$vocab_file" --vocab_size "${vocab_size:-30522}" "${seed[@]}"
+    corpus vocab --input "${formatted[@]}" --output "$vocab_file" --vocab_size "${vocab_size:-30522}" \
+        "${vocab_options[@]}" "${seed[@]}"
 fi
 
 # bert: the first length sees shorter sequences too, later ones only full ones.  roberta: never (Liu et al. 2019, §3.1).

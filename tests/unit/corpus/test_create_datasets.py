@@ -109,7 +109,8 @@ def test_download_feeds_format_and_goes_on_after_a_failure(tmp_path: Path) -> No
         (["-o", "x", "--fromat"], 2, "unknown option --fromat"),
         (["-o", "x", "--format"], 2, "--input is missing"),
         (["-o", "x", "--input"], 2, "--input: no path follows it"),
-        (["-o", "x", "--vocab_file", "v", "--vocab_size", "9"], 2, "contradict each other"),
+        (["-o", "x", "--vocab_file", "v", "--vocab_size", "9"], 2, "--vocab_file contradicts --vocab_size"),
+        (["-o", "x", "--vocab_file", "v", "--vocab_kind", "byte_bpe"], 2, "--vocab_file contradicts --vocab_size"),
         (["-o", "/tmp/nowhere-at-all", "--encode"], 1, "/tmp/nowhere-at-all/formatted: there is no such file"),
     ],
 )
