@@ -1,6 +1,6 @@
 """Each stage of corpus building beside its peers, on the same files in one run (D1, D2, D3, D6, D8 of the goals).
 
-    python -m benchmarks.corpus [--pairs 5] [--megabytes 64] [--only D2]
+    python -m benchmarks.corpus [--pairs 5] [--megabytes 64] [--dump_megabytes 100] [--only D2]
 
 D1, D8 and D6 are those of `benchmarks.tokenizers`, `benchmarks.sentences` and `benchmarks.wikipedia`.  D2 is `corpus
 encode` as a program with one process, start and finish included: MB of formatted text a second of processor time
@@ -75,16 +75,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Corpus building, stage by stage, beside its peers.")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--megabytes", type=int, default=64)
+    parser.add_argument("--dump_megabytes", type=int, default=100, help="of XML, for D6")
     parser.add_argument("--only", choices=["D1", "D2", "D6", "D8"], help="one row; D2 brings D3")
     options = parser.parse_args()
     result: dict[str, object] = {"benchmark": "corpus", "cores": os.cpu_count()}
     with tempfile.TemporaryDirectory() as folder:
         if options.only in (None, "D1"):
-            result["D1"] = tokenizers.measure(options.pairs)
+            result["D1"] = tokenizers.measure(seconds=40)
         if options.only in (None, "D8"):
             result["D8"] = sentences.measure(options.pairs, 8)
         if options.only in (None, "D6"):
-            result["D6"] = wikipedia.measure(options.pairs, 30)
+            result["D6"] = wikipedia.measure(options.pairs, options.dump_megabytes)
         if options.only in (None, "D2"):
             result["D2"] = encoding_rows(Path(folder), options.pairs, options.megabytes)
     print(json.dumps(result))

@@ -101,31 +101,39 @@ def timed(
     return tokens, (time.perf_counter() - clock) / repeats, (time.process_time() - processor) / repeats
 
 
-def main() -> None:
-    """Print a row for each kind and source, then all as one JSON line."""
-    parser = argparse.ArgumentParser(description="tokie and tokenizers compared.")
-    parser.add_argument("--seconds", type=float, default=60.0, help="about how long the reference runs in all")
-    parser.add_argument("--processor", type=int, default=0)
-    options = parser.parse_args()
+def measure(seconds: float, processor: int = 0) -> dict[str, object]:
+    """Print a row for each kind and source and return all; this process runs on one processor meanwhile."""
     data = data_folder()
     if data is None:
         raise SystemExit("error: the real data is absent; set BERT_PYTORCH_DATA.")
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     texts = sources(data)
     made = encoders(data, texts["text"])
-    os.sched_setaffinity(0, {options.processor})
     result: dict[str, object] = {"id": "D1", "unit": "MB/s/core", "pairs": PAIRS}
-    for kind, (fast, reference) in made.items():
-        if fast is None:
-            raise SystemExit("error: tokie cannot be used here; see the log.")
-        for name, lines in texts.items():
-            row = compare(fast, reference, lines, options.seconds / len(made) / len(texts))
-            print(f"{kind:10} {name:11} {row}")
-            result[f"{kind} {name}"] = row
-    rows = [row for row in result.values() if isinstance(row, dict)]
-    result["identical"] = all(row["identical"] for row in rows)
+    processors = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {processor})
+    try:
+        for kind, (fast, reference) in made.items():
+            if fast is None:
+                raise SystemExit("error: tokie cannot be used here; see the log.")
+            for name, lines in texts.items():
+                row = compare(fast, reference, lines, seconds / len(made) / len(texts))
+                print(f"{kind:10} {name:11} {row}")
+                result[f"{kind} {name}"] = row
+    finally:
+        os.sched_setaffinity(0, processors)
+    result["identical"] = all(row["identical"] for row in result.values() if isinstance(row, dict))
     result["peak_memory_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    print(json.dumps(result))
+    return result
+
+
+def main() -> None:
+    """Print a row for each kind and source, then all as one JSON line."""
+    parser = argparse.ArgumentParser(description="tokie and tokenizers compared.")
+    parser.add_argument("--seconds", type=float, default=60.0, help="about how long the reference runs in all")
+    parser.add_argument("--processor", type=int, default=0)
+    options = parser.parse_args()
+    print(json.dumps(measure(options.seconds, options.processor)))
 
 
 if __name__ == "__main__":
