@@ -58,9 +58,9 @@ class Build(NamedTuple):
         if found.get("fingerprint") != self.fingerprint:
             before = found.get("settings", {})
             changes = [
-                f"{name} {before.get(name)} → {value}"
-                for name, value in self.settings.items()
-                if before.get(name) != value
+                f"{name} {before.get(name)} → {self.settings.get(name)}"
+                for name in dict.fromkeys([*self.settings, *before])
+                if before.get(name) != self.settings.get(name)
             ]
             raise InputError(
                 f"{self.folder}: it holds a build with other settings ({', '.join(changes) or 'or other input'}). "

@@ -39,6 +39,7 @@ from bert_pytorch.progress import Progress
 from bert_pytorch.shards.layouts import BUILD_LOG, EVAL_PREFIX, TRAIN_PREFIX
 from bert_pytorch.shards.writing import Compression
 from bert_pytorch.tokenization.tokenizer import Tokenizer
+from bert_pytorch.vocabulary import MERGES_TEXT, VOCABULARY_FILES
 
 logger = logging.getLogger(__name__)
 
@@ -84,8 +85,8 @@ class EncodeConfig(MaskingConfig, PoolConfig):
     bin_size: int = Field(0, ge=0)
     """Sort sequences by length into bins this many tokens wide, so that a shard holds similar lengths; 0 does not."""
     block_bytes: int = Field(0, ge=0)
-    """Text that a worker holds at a time; 0 takes 1/16 of the corpus, between 1 and 16 MiB. Random second segments
-    come from the same block."""
+    """Text that a worker holds at a time; 0 takes 1/16 of the corpus or 16 average documents, between 1 and 16 MiB.
+    Random second segments come from the same block."""
     compression: Compression = "none"
     """none: readers map the file into memory. gzip: smaller, must be read whole."""
     overwrite: bool = False
@@ -138,7 +139,7 @@ def encode(config: EncodeConfig, tokenizer: Tokenizer, argv: Sequence[str] = ())
         InputError: if the text cannot be used, or a folder holds another build.
     """
     started, clock = datetime.datetime.now(datetime.UTC), time.monotonic()
-    documents = find_documents(text_files(config.input), config)
+    documents = find_documents(text_files(config.input, config.output), config)
     if documents.num_documents == 0:
         raise InputError(f"{_names(config.input)}: there is no text in it. Give formatted text: one sentence a line.")
     plans = _plan_sets(config, tokenizer, documents.sha256)
@@ -147,6 +148,8 @@ def encode(config: EncodeConfig, tokenizer: Tokenizer, argv: Sequence[str] = ())
             held.enter_context(exclusive_lock(plan.build.folder, "builds"))
             if config.overwrite:
                 plan.build.clear()
+                for name in (*VOCABULARY_FILES, MERGES_TEXT):
+                    (plan.build.folder / name).unlink(missing_ok=True)
         due = [plan for plan in plans if plan.needs_work()]
         for plan in plans:
             if plan not in due:
@@ -154,9 +157,13 @@ def encode(config: EncodeConfig, tokenizer: Tokenizer, argv: Sequence[str] = ())
         if due:
             with _token_folder(config, plans) as folder:
                 splits = _make_token_blocks(config, plans, folder, documents)
+                if not any(any(rows) for block in splits[TRAIN_PREFIX] for rows in block.rows.values()):
+                    shutil.rmtree(folder)
+                    raise InputError(f"{_names(config.input)}: there is no word in this text to train on.")
                 for plan in due:
                     _build_set(plan, splits, config)
                     _write_build_log(plan.build.folder, config, argv, started, time.monotonic() - clock)
+        _remove_token_folders(config)
     return [plan.build.folder for plan in plans]
 
 
@@ -169,9 +176,10 @@ def _plan_sets(config: EncodeConfig, tokenizer: Tokenizer, input_sha256: str) ->
         names += MaskingConfig.model_fields
         policy = policy_for(config, tokenizer.vocabulary)
     shared: dict[str, Any] = {name: getattr(config, name) for name in names}
+    if config.shard_sequences:
+        shared["shard_bytes"] = 0  # it decides nothing
     shared["sequences"] = config.kind
     shared["next_seq_prob"] = config.next_seq_prob if config.kind == "pairs" else 0.0
-    stored = StoredRows(policy, config.compression, config.shard_bytes, config.shard_sequences)
     plans = []
     for index, length in enumerate(config.max_seq_len):
         short = config.short_seq_prob[index % len(config.short_seq_prob)]
@@ -185,13 +193,21 @@ def _plan_sets(config: EncodeConfig, tokenizer: Tokenizer, input_sha256: str) ->
             bin_size=config.bin_size,
         )
         settings = {**shared, "max_seq_len": length, "short_seq_prob": short}
+        slots = policy and policy._replace(max_predictions=_slots(config, length))
+        stored = StoredRows(slots, config.compression, config.shard_bytes, config.shard_sequences)
         plans.append(plan_set(config.output.absolute(), sequences, stored, settings, tokenizer, input_sha256))
     return plans
 
 
+def _slots(config: EncodeConfig, length: int) -> int:
+    """Return the slots for masked tokens that rows need, in tens as NVIDIA's sets have them: 20 for 128, 80 for 512."""
+    most = round(config.masked_token_fraction * (length - 2))
+    return min(config.max_predictions_per_seq, -(-max(most, 1) // 10) * 10)
+
+
 @contextlib.contextmanager
 def _token_folder(config: EncodeConfig, plans: Sequence[SetPlan]) -> Iterator[Path]:
-    """Yield the folder of the token files, named by all that decides them, and remove it when the sets are done."""
+    """Yield the folder of the token files, named by all that decides them."""
     assert config.output is not None
     name = fingerprint_of([plan.build.fingerprint for plan in plans])[:16]
     folder = config.output.absolute() / f".tokens-{name}"
@@ -205,7 +221,14 @@ def _token_folder(config: EncodeConfig, plans: Sequence[SetPlan]) -> Iterator[Pa
         except BaseException:
             remove_partial_files(folder)
             raise
-        shutil.rmtree(folder)
+
+
+def _remove_token_folders(config: EncodeConfig) -> None:
+    """Remove the token files of this build and of those given up, but not of one in work."""
+    assert config.output is not None
+    for folder in config.output.absolute().glob(".tokens-*"):
+        with contextlib.suppress(InputError), exclusive_lock(folder, "builds"):
+            shutil.rmtree(folder)
 
 
 def _make_token_blocks(
@@ -214,6 +237,11 @@ def _make_token_blocks(
     """Make the token files that are missing, and describe all."""
     sets = tuple(plan.sequences for plan in plans)
     train, held_out = _plan_blocks(documents, config)
+    if config.kind == "pairs" and any(block.documents.num_documents == 1 for block in train):
+        logger.warning(
+            "some blocks of text are a single document, whose random second segments come from itself: raise "
+            "--block_bytes, or divide the documents."
+        )
     tasks = [TokenTask(folder, block, sets) for block in [*train, *held_out]]
     kept = [finished_block(task) for task in tasks]
     missing = [task for task, block in zip(tasks, kept, strict=True) if block is None]
@@ -237,10 +265,7 @@ def _build_set(plan: SetPlan, splits: Splits, config: EncodeConfig) -> None:
     with plan.build.in_work():
         plan.tokenizer.save(folder)
         records = make_shards(plan, splits, config, folder.name)
-        manifest = manifest_of(plan, splits, records)
-        if not manifest.train.sequences:
-            raise InputError(f"{_names(config.input)}: there is no word in this text to train on.")
-        plan.build.finish(manifest.model_dump(mode="json"))
+        plan.build.finish(manifest_of(plan, splits, records).model_dump(mode="json"))
 
 
 def _write_build_log(

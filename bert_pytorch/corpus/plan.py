@@ -5,6 +5,7 @@ offsets, so that a plan for any corpus is a few integers a document and a worker
 """
 
 import hashlib
+import itertools
 import mmap
 import re
 from array import array
@@ -17,12 +18,18 @@ import numpy as np
 from bert_pytorch.corpus.executors.pool import PoolConfig, run_tasks
 from bert_pytorch.errors import InputError
 from bert_pytorch.progress import Progress
-from bert_pytorch.shards.layouts import UNFINISHED
+from bert_pytorch.shards.layouts import MANIFEST, UNFINISHED, VOCABULARY_RECORD
 
 _BLANK_LINES = re.compile(rb"\n(?:[ \t\r\f\v]*\n)+")
 SMALLEST_BLOCK, LARGEST_BLOCK = 1 << 20, 16 << 20
 """Bytes of text in a block where nobody says how many: 1/16 of all, within these limits."""
+_DOCUMENTS_A_BLOCK = 16
+"""Random second segments come from the other documents of a block."""
 _READ_BYTES, _READ_GAP = 4 << 20, 64
+_GROUP_BYTES, _FILE_COST = 32 << 20, 64 << 10
+"""Bytes of the files searched by one task, and what opening one counts for."""
+_NO_TEXT = (MANIFEST, VOCABULARY_RECORD)
+"""Files whose folder holds a set of shards or a vocabulary."""
 
 
 class DocumentTable(NamedTuple):
@@ -43,6 +50,13 @@ class DocumentTable(NamedTuple):
         """Return the table of some of the documents."""
         return self._replace(
             file_indices=self.file_indices[indices], starts=self.starts[indices], ends=self.ends[indices]
+        )
+
+    def compact(self) -> "DocumentTable":
+        """Return the same table without the files that no document is in: a task carries its own files only."""
+        used, indices = np.unique(self.file_indices, return_inverse=True)
+        return self._replace(
+            files=tuple(self.files[index] for index in used.tolist()), file_indices=indices.astype(np.int32)
         )
 
     @property
@@ -66,24 +80,23 @@ class Block(NamedTuple):
     documents: DocumentTable
 
 
-def text_files(paths: Sequence[Path]) -> list[Path]:
+def text_files(paths: Sequence[Path], output: Path | None = None) -> list[Path]:
     """List files given by name, and `*.txt` under folders given, sorted by path within each.
 
+    Vocabularies and sets of shards, which hold a `vocab.txt`, and what lies under `output` are no text.
+
     Raises:
-        InputError: if a path does not exist, or a folder holds no text.
+        InputError: if a path does not exist, a folder holds no text, or holds text that is not finished.
     """
     files: list[Path] = []
     for path in paths:
-        if (path / UNFINISHED).exists():
-            raise InputError(
-                f"{path}: its formatting is not finished (it has {UNFINISHED}). Start that stage again first."
-            )
         if path.is_dir():
-            inside = sorted(
-                file
-                for file in path.rglob("*.txt")
-                if file.is_file() and not any(part.startswith(".") for part in file.relative_to(path).parts)
-            )
+            inside = sorted(file for file in path.rglob("*.txt") if file.is_file() and _is_text(file, path, output))
+            for folder in dict.fromkeys([path, *(file.parent for file in inside)]):
+                if (folder / UNFINISHED).exists():
+                    raise InputError(
+                        f"{folder}: its formatting is not finished (it has {UNFINISHED}). Start that stage again first."
+                    )
             if not inside:
                 raise InputError(f"{path}: no text (*.txt) in this folder. Name a folder or file with text.")
             files += inside
@@ -92,6 +105,19 @@ def text_files(paths: Sequence[Path]) -> list[Path]:
         else:
             raise InputError(f"{path}: there is no such file or folder. Check the spelling of the path.")
     return files
+
+
+def _is_text(file: Path, below: Path, output: Path | None) -> bool:
+    if any(part.startswith(".") for part in file.relative_to(below).parts):
+        return False
+    if (
+        output is not None
+        and output.resolve() in file.resolve().parents
+        and below.resolve() in output.resolve().parents
+    ):
+        return False
+    folder = file.parent
+    return not folder.name.startswith("sequences_") and not any((folder / name).exists() for name in _NO_TEXT)
 
 
 def find_documents(files: Sequence[Path], pool: PoolConfig | None = None) -> DocumentTable:
@@ -103,7 +129,9 @@ def find_documents(files: Sequence[Path], pool: PoolConfig | None = None) -> Doc
     """
     with Progress("find documents", sum(path.stat().st_size for path in files)) as progress:
         pool = pool if pool is not None else PoolConfig(processes=1)
-        found = run_tasks(_search, files, pool, str, progress, lambda path: path.stat().st_size)
+        groups = _groups(files)
+        searched = run_tasks(_search, groups, pool, lambda group: str(group[0]), progress, _size)
+    found = [places for group in searched for places in group]
     owners = [np.full(len(places.starts), index, np.int32) for index, places in enumerate(found)]
     digest = hashlib.sha256()
     for places in found:
@@ -123,7 +151,29 @@ class _Places(NamedTuple):
     sha256: bytes
 
 
-def _search(path: Path) -> _Places:
+def _groups(files: Sequence[Path]) -> list[tuple[Path, ...]]:
+    """Put files together to tasks: for one small file, sending it to a process costs more than reading it."""
+    groups: list[list[Path]] = []
+    room = 0
+    for path in files:
+        size = path.stat().st_size + _FILE_COST
+        if size > room:
+            groups.append([])
+            room = max(_GROUP_BYTES, size)
+        groups[-1].append(path)
+        room -= size
+    return [tuple(group) for group in groups]
+
+
+def _size(group: Sequence[Path]) -> int:
+    return sum(path.stat().st_size for path in group)
+
+
+def _search(group: Sequence[Path]) -> list[_Places]:
+    return [_places(path) for path in group]
+
+
+def _places(path: Path) -> _Places:
     starts, ends, size = array("q"), array("q"), path.stat().st_size  # lists would take 70 bytes a document
     digest = hashlib.sha256()
     if size:
@@ -164,22 +214,21 @@ def divide(documents: DocumentTable, prefix: str, block_bytes: int = 0, first_nu
     Args:
         documents: the documents.
         prefix: start of each block's name; a running number follows.
-        block_bytes: text of a block; 0 takes 1/16 of the documents, between 1 and 16 MiB.
+        block_bytes: text of a block; 0 takes 1/16 of the documents or 16 average ones, between 1 and 16 MiB.
         first_number: number of the first block.
     """
     if documents.num_documents == 0:
         return []
     total = documents.num_bytes
-    limit = block_bytes or min(max(total // 16, SMALLEST_BLOCK), LARGEST_BLOCK)
+    mean = total // documents.num_documents
+    limit = block_bytes or min(max(total // 16, _DOCUMENTS_A_BLOCK * mean, SMALLEST_BLOCK), LARGEST_BLOCK)
     sizes = documents.ends - documents.starts
     centre = np.cumsum(sizes) - sizes + (sizes - 1) // 2
     share = total / -(-total // limit)
     _, firsts = np.unique(centre // share, return_index=True)
-    edges = [*firsts.tolist(), documents.num_documents]
-    return [
-        Block(f"{prefix}{index}", first_number + index, documents.take(np.arange(edges[index], edges[index + 1])))
-        for index in range(len(firsts))
-    ]
+    edges = itertools.pairwise([*firsts.tolist(), documents.num_documents])
+    tables = [documents.take(np.arange(start, stop)).compact() for start, stop in edges]
+    return [Block(f"{prefix}{index}", first_number + index, table) for index, table in enumerate(tables)]
 
 
 def read_documents(documents: DocumentTable) -> Iterator[list[str]]:

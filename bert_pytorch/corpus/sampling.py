@@ -98,7 +98,7 @@ def draw_sample(config: SampleConfig) -> Path:
     """
     assert config.output is not None
     folder = config.output
-    table = find_documents(text_files(config.input), config)
+    table = find_documents(text_files(config.input, config.output), config)
     if table.num_documents == 0:
         raise InputError(f"{', '.join(map(str, config.input))}: there is no text in it. Give formatted text.")
     settings: dict[str, Any] = {name: getattr(config, name) for name in (*_AMOUNTS, "shard_bytes", "seed")}

@@ -17,7 +17,10 @@ from bert_pytorch.shards.layouts import EVAL_PREFIX, MANIFEST, SCHEMA_VERSION, T
 from bert_pytorch.shards.manifest import Manifest, ShardRecord, SplitCounts, read_manifest
 from bert_pytorch.shards.writing import Compression, row_bytes
 from bert_pytorch.tokenization.tokenizer import Tokenizer
+from bert_pytorch.vocabulary import TOKENIZER_JSON, VOCABULARY_TEXT
 
+_VERSION = 2
+"""Raised when the same settings and text become other rows, so that no build goes on with another version's files."""
 Splits = dict[str, list[TokenBlock]]
 """Token files of the training part and of the held-out one, by `TRAIN_PREFIX` and `EVAL_PREFIX`."""
 
@@ -89,7 +92,7 @@ def plan_set(
     build = Build(
         folder=output / set_folder_name(sequences.sequence_length, lowercase, sequences.kind == "pairs"),
         record_name=MANIFEST,
-        fingerprint=fingerprint_of(SCHEMA_VERSION, settings, input_sha256, tokenizer.sha256, lowercase),
+        fingerprint=fingerprint_of(_VERSION, SCHEMA_VERSION, settings, input_sha256, tokenizer.sha256, lowercase),
         settings=settings,
         products=(f"{TRAIN_PREFIX}*.hdf5", f"{EVAL_PREFIX}*.hdf5"),
     )
@@ -141,7 +144,11 @@ def _tasks(plan: SetPlan, prefix: str, blocks: Sequence[TokenBlock]) -> list[Sha
 
 def _lacks_shards(folder: Path) -> bool:
     manifest = read_manifest(folder)
-    return manifest is not None and not all((folder / record.name).is_file() for record in manifest.shards)
+    if manifest is None:
+        return False
+    sizes = {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file()}
+    whole = all(sizes.get(record.name) == (record.bytes or sizes.get(record.name, -1)) for record in manifest.shards)
+    return not whole or not {VOCABULARY_TEXT, TOKENIZER_JSON} <= sizes.keys()
 
 
 def manifest_of(plan: SetPlan, splits: Splits, records: list[ShardRecord]) -> Manifest:

@@ -118,7 +118,8 @@ def finished_shard(task: ShardTask) -> ShardRecord | None:
     if header.attributes.get("fingerprint") != task.attributes["fingerprint"] or header.num_rows != task.num_rows:
         return None
     counted = {name: header.attributes[name] for name in ("tokens", "shortest", "longest")}
-    return ShardRecord(name=task.path.name, rows=header.num_rows, sha256=sha256_of(task.path), **counted)
+    size = task.path.stat().st_size
+    return ShardRecord(name=task.path.name, rows=header.num_rows, bytes=size, sha256=sha256_of(task.path), **counted)
 
 
 def mask_rows(rows: SequenceRows, keys: np.ndarray, frame: Frame, policy: MaskingPolicy) -> SequenceRows:

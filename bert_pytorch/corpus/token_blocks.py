@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from bert_pytorch.corpus.plan import Block, DocumentTable, read_documents
@@ -117,8 +117,11 @@ def finished_block(task: TokenTask) -> TokenBlock | None:
     """Describe the task's file if an earlier start made it, else None."""
     if not task.path.is_file():
         return None
-    with safe_open(task.path, "np") as file:
-        return _from_json(task.path, file.metadata()["block"])
+    try:
+        with safe_open(task.path, "np") as file:
+            return _from_json(task.path, file.metadata()["block"])
+    except (SafetensorError, KeyError, TypeError, ValueError):
+        return None  # damaged by a disk: made again
 
 
 def load_spans(path: Path, sequence_length: int, start: int, stop: int) -> tuple[np.ndarray, Spans]:

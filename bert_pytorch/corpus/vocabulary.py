@@ -13,6 +13,7 @@ from bert_pytorch.corpus.builds import Build, fingerprint_of
 from bert_pytorch.corpus.plan import DocumentTable, find_documents, read_documents, text_files
 from bert_pytorch.errors import InputError
 from bert_pytorch.files import exclusive_lock
+from bert_pytorch.shards.layouts import VOCABULARY_RECORD
 from bert_pytorch.tokenization.tokenizer import Tokenizer
 from bert_pytorch.tokenization.training import SMALLEST_BYTE_BPE, train_byte_bpe, train_wordpiece
 from bert_pytorch.vocabulary import MERGES_TEXT, TOKENIZER_JSON, VOCABULARY_JSON, VOCABULARY_TEXT
@@ -20,7 +21,6 @@ from bert_pytorch.vocabulary import MERGES_TEXT, TOKENIZER_JSON, VOCABULARY_JSON
 logger = logging.getLogger(__name__)
 
 VocabularyKind = Literal["wordpiece", "byte_bpe"]
-RECORD = "vocabulary.json"
 _VERSION = 1
 
 
@@ -78,7 +78,7 @@ def make_vocabulary(config: VocabConfig) -> Path:
         InputError: if the text cannot be used, or the folder holds another vocabulary.
     """
     assert config.output is not None
-    documents = find_documents(text_files(config.input))
+    documents = find_documents(text_files(config.input, config.output))
     if documents.num_documents == 0:
         raise InputError(f"{', '.join(map(str, config.input))}: there is no text in it. Give formatted text.")
     settings: dict[str, Any] = {
@@ -88,7 +88,7 @@ def make_vocabulary(config: VocabConfig) -> Path:
         settings |= {"kind": config.kind, "add_prefix_space": config.add_prefix_space}
     fingerprint = fingerprint_of(_VERSION, settings, documents.sha256)
     products = (VOCABULARY_TEXT, TOKENIZER_JSON, VOCABULARY_JSON, MERGES_TEXT)
-    build = Build(config.output, RECORD, fingerprint, settings, products)
+    build = Build(config.output, VOCABULARY_RECORD, fingerprint, settings, products)
     with exclusive_lock(config.output, "builds"):
         if config.overwrite:
             build.clear()

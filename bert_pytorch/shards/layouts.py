@@ -13,6 +13,7 @@ Layout = Literal["native", "nvidia"]
 SCHEMA_VERSION = 1
 TRAIN_PREFIX, EVAL_PREFIX = "train_", "eval_"
 MANIFEST, BUILD_LOG, UNFINISHED = "manifest.json", "build_log.json", "unfinished.json"
+VOCABULARY_RECORD = "vocabulary.json"
 
 INPUT_IDS, NEXT_SENTENCE_LABELS = "input_ids", "next_sentence_labels"
 SPECIAL_TOKEN_POSITIONS = "special_token_positions"  # noqa: S105 no password

@@ -25,6 +25,8 @@ class ShardRecord(_Record):
     """Tokens of its shortest sequence; bins of length make shards of similar sequences."""
     longest: int = 0
     """Tokens of its longest sequence."""
+    bytes: int = 0
+    """Size of the file; 0 in manifests of the first version."""
     sha256: str
 
 

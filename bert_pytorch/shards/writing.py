@@ -31,6 +31,8 @@ class Written(NamedTuple):
     """Tokens of the shortest row."""
     longest: int
     """Tokens of the longest row."""
+    bytes: int
+    """Size of the file."""
     sha256: str
     """Of the file."""
 
@@ -74,7 +76,7 @@ def write_parts(
     content = buffer.getbuffer()
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
-    return Written(tokens, shortest, longest, hashlib.sha256(content).hexdigest())
+    return Written(tokens, shortest, longest, len(content), hashlib.sha256(content).hexdigest())
 
 
 def _create(file: h5py.File, columns: dict[str, np.ndarray], num_rows: int, compression: Compression) -> None:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bert_pytorch.corpus import plan as plan_module
 from bert_pytorch.corpus.plan import divide, find_documents, hold_out, read_documents, text_files
 from bert_pytorch.errors import InputError
 
@@ -69,7 +70,10 @@ def test_the_held_out_part_is_the_fraction_but_at_least_one_of_two(count: int, f
 def test_blocks_hold_every_document_once_in_order_and_stay_small(sizes: list[int], limit: int) -> None:
     ends = np.cumsum(sizes)
     table = find_documents([])._replace(
-        file_indices=np.zeros(len(sizes), np.int32), starts=ends - np.array(sizes), ends=ends
+        files=(Path("unused"), Path("text")),
+        file_indices=np.ones(len(sizes), np.int32),
+        starts=ends - np.array(sizes),
+        ends=ends,
     )
     blocks = divide(table, "train_", limit, first_number=7)
     assert np.array_equal(np.concatenate([block.documents.starts for block in blocks]), table.starts)
@@ -77,6 +81,7 @@ def test_blocks_hold_every_document_once_in_order_and_stay_small(sizes: list[int
     assert [block.number for block in blocks] == list(range(7, 7 + len(blocks)))
     assert max(block.documents.num_bytes for block in blocks) <= limit + max(sizes)
     assert len(blocks) <= -(-sum(sizes) // limit)
+    assert all(block.documents.files == (Path("text"),) for block in blocks)
 
 
 def test_bytes_that_are_not_text_are_named_by_file_and_offset(tmp_path: Path) -> None:
@@ -104,3 +109,19 @@ def test_text_whose_formatting_did_not_finish_is_refused(tmp_path: Path) -> None
     (tmp_path / "unfinished.json").write_text("{}")
     with pytest.raises(InputError, match="formatting is not finished"):
         text_files([tmp_path])
+
+
+def test_blocks_hold_several_documents_where_nobody_says_how_large_they_are() -> None:
+    ends = np.cumsum([900_000] * 64)
+    table = find_documents([])._replace(
+        files=(Path("books"),), file_indices=np.zeros(64, np.int32), starts=ends - 900_000, ends=ends
+    )
+    assert min(block.documents.num_documents for block in divide(table, "")) >= 15
+
+
+def test_many_files_are_searched_as_one_task_each_alike(tmp_path: Path) -> None:
+    files = write(tmp_path, *(b"one\n\ntwo\n" * (index % 3) for index in range(1200)))
+    table = find_documents(files)
+    assert table.num_documents == sum((0, 2, 3)[index % 3] for index in range(1200))
+    assert [table.files[index].name for index in table.file_indices[:4]] == ["01.txt", "01.txt", "02.txt", "02.txt"]
+    assert len(plan_module._groups(files)) == 3

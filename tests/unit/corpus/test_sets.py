@@ -1,6 +1,7 @@
 """Sets of shards: equal sizes, several lengths in one pass, bins of length, the kinds of sequences."""
 
 import collections
+import hashlib
 import json
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bert_pytorch.corpus import sets
 from bert_pytorch.corpus.shard_rows import deal_rows
 from bert_pytorch.corpus.token_blocks import TokenBlock
 from bert_pytorch.records import SequenceRows
@@ -120,3 +122,72 @@ def test_full_sentences_cross_documents_and_their_separators_are_never_masked(
     if rows.static_masks is not None:
         assert not np.isin(rows.static_masks.token_ids[row, slot], [cls_id, sep_id]).any()
         assert ((ids == sep_id) == (rows.input_ids == sep_id)).all()
+
+
+def test_vocabularies_sets_and_the_output_below_the_input_are_no_text(
+    tool: Tool, formatted_text: Path, vocabulary: Path, tmp_path: Path
+) -> None:
+    before = encode(tool, formatted_text, tmp_path / "apart", vocabulary, "--max_seq_len", 64)
+    assert tool("vocab", "--input", formatted_text, "--output", formatted_text / "vocab", "--vocab_size", 300).code == 0
+    options = ["--max_seq_len", 64, "--overwrite"]
+    for _ in range(2):
+        within = encode(tool, formatted_text, formatted_text / "out", vocabulary, *options)
+        assert contents(within[0]) == contents(before[0])
+        options = ["--max_seq_len", 64]
+
+
+def test_unfinished_text_below_the_input_is_noticed(
+    tool: Tool, formatted_text: Path, vocabulary: Path, tmp_path: Path
+) -> None:
+    (formatted_text / "unfinished.json").write_text("{}")
+    words = ["--input", tmp_path, "--output", tmp_path / "out", "--vocab_file", vocabulary]
+    said = tool("encode", *words)
+    assert said.code == 1
+    assert "formatted: its formatting is not finished" in said.err
+
+
+@pytest.mark.parametrize("damage", ["shard", "vocabulary", "tokens"])
+def test_damage_is_mended_by_the_same_command(
+    damage: str, tool: Tool, formatted_text: Path, vocabulary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ["--max_seq_len", 64, "--shard_sequences", 50]
+    (folder,) = encode(tool, formatted_text, tmp_path / "out", vocabulary, *options)
+    whole = contents(folder)
+    if damage == "shard":
+        (folder / "train_1.hdf5").write_bytes(whole["train_1.hdf5"][:1000])
+    elif damage == "vocabulary":
+        (folder / "vocab.txt").unlink()
+    else:
+        (folder / "train_1.hdf5").unlink()
+        with monkeypatch.context() as patched:
+            patched.setattr("bert_pytorch.corpus.sets.make_shard", None)  # stops when the text is tokenized
+            words = ["--input", formatted_text, "--output", tmp_path / "out", "--vocab_file", vocabulary]
+            assert tool("encode", *words, "--processes", 1, "--block_bytes", 30000, *options).code == 1
+        (tokens,) = (tmp_path / "out").glob(".tokens-*")
+        for path in tokens.glob("*.safetensors"):
+            path.write_bytes(path.read_bytes()[:100])
+    encode(tool, formatted_text, tmp_path / "out", vocabulary, *options)
+    assert contents(folder) == whole
+    assert not list((tmp_path / "out").glob(".tokens-*"))
+
+
+def test_static_rows_have_the_slots_that_their_length_needs(
+    tool: Tool, formatted_text: Path, vocabulary: Path, tmp_path: Path
+) -> None:
+    folders = encode(
+        tool, formatted_text, tmp_path, vocabulary, "--masking", "static", "--max_seq_len", 64, 128, 512,
+        "--short_seq_prob", 0.1,
+    )  # fmt: skip
+    slots = {}
+    for folder in folders:
+        masks = all_rows(folder).static_masks
+        assert masks is not None
+        slots[json.loads((folder / "manifest.json").read_text())["sequence_length"]] = masks.positions.shape[1]
+    assert slots == {64: 10, 128: 20, 512: 80}
+
+
+def test_the_rows_of_this_version_are_known(tool: Tool, formatted_text: Path, vocabulary: Path, tmp_path: Path) -> None:
+    """Other rows from the same settings and text need another `sets._VERSION`, or builds of two versions are mixed."""
+    (folder,) = encode(tool, formatted_text, tmp_path, vocabulary, "--max_seq_len", 64, "--masking", "static")
+    rows = all_rows(folder)
+    assert (sets._VERSION, hashlib.sha256(rows.input_ids.tobytes()).hexdigest()[:16]) == (2, "022782db6c2f1ca5")
