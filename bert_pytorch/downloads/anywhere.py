@@ -14,6 +14,7 @@ from bert_pytorch.downloads.s3 import s3_files
 from bert_pytorch.downloads.source import Download, DownloadConfig, Source
 from bert_pytorch.remote.archives import ARCHIVE_ENDINGS
 from bert_pytorch.remote.files import RemoteFile
+from bert_pytorch.remote.paths import path_problem
 
 _CHECKSUM = r"sha256:[0-9a-fA-F]{64}|sha1:[0-9a-fA-F]{40}|md5:[0-9a-fA-F]{32}"
 
@@ -43,6 +44,8 @@ class UrlConfig(DownloadConfig):
             yield f"--checksum: found {self.checksum!r}, wanted sha256:, sha1: or md5: and hexadecimal digits."
         if self.unpack and not self.name.endswith(ARCHIVE_ENDINGS):
             yield f"--unpack: {self.name!r} does not end in {', '.join(ARCHIVE_ENDINGS)}; say its name with --path."
+        elif self.unpack and (problem := path_problem(_folder(self.name))):
+            yield f"--unpack: the folder {_folder(self.name)!r} of {self.name!r} {problem}; say its name with --path."
         if self.mirror:
             yield "--mirror is not for single addresses: name them all with --url."
 
@@ -55,9 +58,13 @@ class UrlConfig(DownloadConfig):
 
 def plan_url(config: UrlConfig) -> list[Download]:
     """Return the one file."""
-    endings = (ending for ending in ARCHIVE_ENDINGS if config.name.endswith(ending))
-    folder = config.name.removesuffix(max(endings, key=len)) if config.unpack else None
+    folder = _folder(config.name) if config.unpack else None
     return [Download(RemoteFile(config.url, config.name, config.size, config.checksum), folder)]
+
+
+def _folder(archive: str) -> str:
+    endings = (ending for ending in ARCHIVE_ENDINGS if archive.endswith(ending))
+    return archive.removesuffix(max(endings, key=len))
 
 
 class S3Config(DownloadConfig):

@@ -294,7 +294,7 @@ def test_a_hostile_archive_leaves_no_folder(
     assert download("url", tmp_path / "o", "--url", address, "--unpack") == 1
     assert "climbs out" in capsys.readouterr().err
     assert not list(tmp_path.rglob("evil*"))
-    assert sorted(found(tmp_path / "o")) == ["a.zip"]
+    assert sorted(found(tmp_path / "o")) == []  # the next start fetches anew
 
 
 def test_overwrite_fetches_and_unpacks_anew(server: FileServer, tmp_path: Path) -> None:
@@ -305,6 +305,72 @@ def test_overwrite_fetches_and_unpacks_anew(server: FileServer, tmp_path: Path) 
     assert found(tmp_path)["a/a.txt"] == b"1"  # what was there stays until the new one is
     assert download("url", tmp_path, *words, "--overwrite") == 0
     assert sorted(found(tmp_path)) == ["a.zip", "a/b.txt"]
+
+
+def test_a_bad_archive_harms_no_folder_and_is_fetched_anew(
+    server: FileServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--url", server.add("a.zip", zipped({"a.txt": b"1"})), "--unpack"]
+    assert download("url", tmp_path, *words) == 0
+    server.add("a.zip", b"<html>")
+    assert download("url", tmp_path, *words, "--overwrite") == 1
+    assert "damaged" in capsys.readouterr().err
+    assert found(tmp_path) == {"a/a.txt": b"1"}
+    server.add("a.zip", zipped({"b.txt": b"2"}))
+    assert download("url", tmp_path, *words, "--overwrite") == 0
+    assert sorted(found(tmp_path)) == ["a.zip", "a/b.txt"]
+    (tmp_path / "b.zip").write_bytes(b"put here by a person")
+    assert download("url", tmp_path, *words, "--path", "b.zip") == 1
+    assert (tmp_path / "b.zip").exists()
+
+
+def test_only_the_folder_of_this_archive_counts_as_unpacked(
+    server: FileServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--url", server.add("a.zip", zipped({"a.txt": b"1"})), "--unpack"]
+    other = ["--url", server.add("other/a.zip", zipped({"b.txt": b"2"})), "--unpack"]
+    (tmp_path / "a").mkdir()
+    assert download("url", tmp_path, *words) == 1
+    assert f"{tmp_path / 'a'}: no record" in (said := capsys.readouterr().err)
+    assert "--overwrite" in said
+    assert server.bytes_sent == 0
+    assert download("url", tmp_path, *words, "--overwrite") == 0
+    (tmp_path / "a.zip").unlink()
+    assert download("url", tmp_path, *words) == 0
+    assert not (tmp_path / "a.zip").exists()
+    assert download("url", tmp_path, *other) == 1
+    assert "no record" in capsys.readouterr().err
+    known = ["--checksum", f"sha256:{sha256(server.files['/a.zip'].content).upper()}"]
+    assert download("url", tmp_path, *other, "--path", "a.zip", *known) == 0  # the same archive, from wherever
+    assert found(tmp_path) == {"a/a.txt": b"1"}
+
+
+@pytest.mark.parametrize("what", ["file", "dangling link", "link to a folder"])
+def test_what_stands_in_the_folders_place_is_told_before_anything_is_fetched(
+    what: str, server: FileServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    if what == "file":
+        (tmp_path / "a").write_bytes(b"")
+    else:
+        (tmp_path / "a").symlink_to(tmp_path / ("nowhere" if what == "dangling link" else "elsewhere"))
+    address = server.add("a.zip", zipped({"a.txt": b"1"}))
+    assert download("url", tmp_path, "--url", address, "--unpack", "--overwrite") == 1
+    assert (said := capsys.readouterr().err).count("error:") == 1
+    assert f"{tmp_path / 'a'}: is a {what.split()[-1] if what == 'file' else 'link'}, where" in said
+    assert server.bytes_sent == 0
+
+
+def test_what_a_killed_start_was_unpacking_is_removed_and_what_it_was_fetching_kept(
+    server: FileServer, tmp_path: Path
+) -> None:
+    address = server.add("a.zip", zipped({"a.txt": b"1"}), faults=[Fault(drop_after=20)])
+    words = ["--url", address, "--unpack", "--path", "x/a.zip"]
+    assert download("url", tmp_path, *words) == 1
+    (tmp_path / "x/.partial-killed/unpacked").mkdir(parents=True)
+    assert download("url", tmp_path, *words) == 0
+    assert not (tmp_path / "x/.partial-killed").exists()
+    assert "Range" in server.requests[-1].headers
 
 
 @pytest.mark.parametrize(
@@ -324,6 +390,12 @@ def test_overwrite_fetches_and_unpacks_anew(server: FileServer, tmp_path: Path) 
         (["url", "--output", "x", "--url", "https://a/"], "--path is missing"),
         (["url", "--output", "x", "--url", "https://a/b", "--checksum", "1"], "--checksum: found '1'"),
         (["url", "--output", "x", "--url", "https://a/b", "--unpack"], "does not end in .zip"),
+        (["url", "--output", "x", "--url", "http://h/.zip", "--unpack", "--overwrite"], "--unpack: the folder ''"),
+        (["url", "--output", "x", "--url", "http://h/a/..zip", "--unpack"], "--unpack: the folder '.'"),
+        (
+            ["url", "--output", "x", "--url", "http://h/a", "--path", ".downloads.tgz", "--unpack"],
+            "program uses itself",
+        ),
         (["glue", "--output", "x", "--tasks", "Cola"], "--tasks: found 'Cola'"),
         (["s3", "--output", "x"], "--url is missing"),
         (["huggingface", "--output", "x"], "--name is missing"),
