@@ -1,7 +1,5 @@
 """Sources that a person points to: any address, an S3 prefix, the Hugging Face hub."""
 
-import contextlib
-import os
 import posixpath
 import re
 from collections.abc import Iterator
@@ -14,6 +12,8 @@ from bert_pytorch.downloads.s3 import s3_files
 from bert_pytorch.downloads.source import Download, DownloadConfig, Source
 from bert_pytorch.remote.archives import ARCHIVE_ENDINGS
 from bert_pytorch.remote.files import RemoteFile
+from bert_pytorch.remote.http import is_http_url
+from bert_pytorch.remote.http_errors import show_url
 from bert_pytorch.remote.paths import path_problem
 
 _CHECKSUM = r"sha256:[0-9a-fA-F]{64}|sha1:[0-9a-fA-F]{40}|md5:[0-9a-fA-F]{32}"
@@ -38,6 +38,8 @@ class UrlConfig(DownloadConfig):
         yield from super().combination_problems()
         if not self.url:
             yield "--url is missing: name an address."
+        elif wrong := [url for url in self.url if not url.startswith("s3://") and not is_http_url(url)]:
+            yield f"--url: found {show_url(wrong[0])!r}, wanted an address: https://…, http://… or s3://…."
         elif not self.name:
             yield "--path is missing: the address ends with no file name."
         if self.checksum is not None and not re.fullmatch(_CHECKSUM, self.checksum):
@@ -53,7 +55,10 @@ class UrlConfig(DownloadConfig):
     def name(self) -> str:
         """Path below the output folder."""
         address = self.url[0] if self.url else ""
-        return self.path or posixpath.basename(unquote(urlsplit(address).path))
+        try:
+            return self.path or posixpath.basename(unquote(urlsplit(address).path))
+        except ValueError:
+            return ""
 
 
 def plan_url(config: UrlConfig) -> list[Download]:
@@ -103,19 +108,10 @@ class _HubConfig(DownloadConfig):
         if len(self.mirror) > 1:
             yield "--mirror: the hub's files carry the address of the server that listed them; name one."
 
-    @contextlib.contextmanager
-    def endpoint(self) -> Iterator[None]:
-        """Let the mirror stand for $HF_ENDPOINT."""
-        before = os.environ.get("HF_ENDPOINT")
-        if self.mirror:
-            os.environ["HF_ENDPOINT"] = self.mirror[0]
-        try:
-            yield
-        finally:
-            if self.mirror:
-                os.environ.pop("HF_ENDPOINT")
-                if before is not None:
-                    os.environ["HF_ENDPOINT"] = before
+    @property
+    def hub(self) -> str | None:
+        """The server to ask instead of $HF_ENDPOINT."""
+        return self.mirror[0] if self.mirror else None
 
 
 class HubDatasetConfig(_HubConfig):
@@ -131,8 +127,7 @@ class HubDatasetConfig(_HubConfig):
 
 def plan_hub_dataset(config: HubDatasetConfig) -> list[Download]:
     """Return the dataset's files."""
-    with config.endpoint():
-        found = hub_dataset_files(config.name or "", config.config, config.split, config.revision, config.files)
+    found = hub_dataset_files(config.name or "", config.config, config.split, config.revision, config.files, config.hub)
     return [Download(file) for file in found]
 
 
@@ -147,8 +142,7 @@ class HubModelConfig(_HubConfig):
 
 def plan_hub_model(config: HubModelConfig) -> list[Download]:
     """Return the model's files."""
-    with config.endpoint():
-        found = hub_model_files(config.name or "", config.revision or "main")
+    found = hub_model_files(config.name or "", config.revision or "main", config.hub)
     return [Download(file) for file in found if config.weights or not file.path.endswith((".safetensors", ".bin"))]
 
 

@@ -100,14 +100,16 @@ def bookscorpus(server: FileServer, folder: Path, patched: pytest.MonkeyPatch) -
 
 def gutenberg(server: FileServer, folder: Path, patched: pytest.MonkeyPatch) -> dict[str, bytes]:
     server.add("cache/epub/84/pg84.txt", b"Frankenstein")
-    page = '<a href="a/b.txt">b</a><a href="../out.txt"><a href="https://other.invalid/c.txt"><a href="d.html">'
+    page = '<a href="a/b.txt">b</a><a href="../out.txt"><a href="https://other.invalid/c.txt"><a href="d.html"><a href="http://[x/e.txt">'
+    page += '<a href="%C3%BC%201.txt?C=N;O=D">'
     server.add("mirror/index.html", page.encode())
     server.add("mirror/a/b.txt", b"b")
+    server.add("mirror/%C3%BC%201.txt", b"u")
     listed = folder.parent / "list"
     listed.write_text(f"# mine\n{server.add('listed/e.txt', b'e')}\n\n")
     index = ["--index", f"{server.url}/mirror/index.html", "--list_file", listed]
     assert download("gutenberg", folder, "--mirror", server.url, "--ids", 84, *index) == 0
-    return {"pg84.txt": b"Frankenstein", "a/b.txt": b"b", "e.txt": b"e"}
+    return {"pg84.txt": b"Frankenstein", "a/b.txt": b"b", "ü 1.txt": b"u", "e.txt": b"e"}
 
 
 def c4(server: FileServer, folder: Path, patched: pytest.MonkeyPatch) -> dict[str, bytes]:
@@ -390,6 +392,8 @@ def test_what_a_killed_start_was_unpacking_is_removed_and_what_it_was_fetching_k
         (["url", "--output", "x", "--url", "https://a/"], "--path is missing"),
         (["url", "--output", "x", "--url", "https://a/b", "--checksum", "1"], "--checksum: found '1'"),
         (["url", "--output", "x", "--url", "https://a/b", "--unpack"], "does not end in .zip"),
+        (["url", "--output", "x", "--url", "http://[x/f.txt"], "--url: found 'http://[x/f.txt', wanted an address"),
+        (["gutenberg", "--output", "x", "--index", "http://[x/"], "--index: found 'http://[x/', wanted an address"),
         (["url", "--output", "x", "--url", "http://h/.zip", "--unpack", "--overwrite"], "--unpack: the folder ''"),
         (["url", "--output", "x", "--url", "http://h/a/..zip", "--unpack"], "--unpack: the folder '.'"),
         (
@@ -407,6 +411,25 @@ def test_wrong_calls_get_one_message(words: list[str], message: str, capsys: pyt
     said = capsys.readouterr().err
     assert said.count("error:") == 1
     assert message in said
+
+
+def test_without_a_network_every_list_says_how_to_provide_the_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert download("gutenberg", tmp_path, "--index", "http://127.0.0.1:9/books/") == 1
+    said = capsys.readouterr().err
+    assert "corpus format --input DIR" in said
+    assert "--list_file" in said
+    pytest.importorskip("boto3")
+    use_s3(monkeypatch, "http://127.0.0.1:9")
+    assert download("s3", tmp_path, "--url", "s3://corpus/texts") == 1
+    assert "`aws s3 sync s3://corpus/texts DIR`" in capsys.readouterr().err
+
+
+def test_a_list_of_books_that_is_no_text_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "list").write_bytes("http://h/ü.txt".encode("latin-1"))
+    assert download("gutenberg", tmp_path, "--list_file", tmp_path / "list") == 1
+    assert f"{tmp_path / 'list'}: not UTF-8 at byte 9" in capsys.readouterr().err
 
 
 def test_the_table_lists_every_source_with_a_command_that_parses(capsys: pytest.CaptureFixture[str]) -> None:
