@@ -43,6 +43,8 @@ usage: create_datasets.sh -o DIR [options]
       --dupe_factor N     times that every document is encoded, each with other cuts and masks (default 1)
       --seed N            seed of every random choice, in all stages
   -h, --help              this text
+
+The environment is set up at the first start (.venv, unless one is active); PYTHON=/path/to/python takes that one as it is.
 TEXT
 }
 
@@ -107,13 +109,10 @@ done
     usage_error "--vocab_file contradicts --vocab_size, --vocab_kind and --cased, which are about one to train: keep one."
 $download || $format || $encode || { format=true encode=true; }
 
-repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-python=${PYTHON:-}
-if [[ -z $python ]]; then
-    python=python3
-    [[ -x $repository/.venv/bin/python ]] && python=$repository/.venv/bin/python
-fi
-corpus() { PYTHONPATH=$repository${PYTHONPATH:+:$PYTHONPATH} "$python" -m bert_pytorch.corpus "$@"; }
+# shellcheck source-path=SCRIPTDIR source=lib/environment.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib/environment.sh"
+[[ -n ${PYTHON:-} ]] || use_environment running  # $PYTHON is taken as it is
+corpus() { PYTHONPATH=$REPOSITORY${PYTHONPATH:+:$PYTHONPATH} "$PYTHON" -m bert_pytorch.corpus "$@"; }
 
 wikipedia=$output/download/wikipedia bookscorpus=$output/download/bookscorpus
 if $download; then

@@ -1,7 +1,5 @@
 """Sources that a person points to: any address, an S3 prefix, the Hugging Face hub."""
 
-import contextlib
-import os
 import posixpath
 import re
 from collections.abc import Iterator
@@ -14,6 +12,9 @@ from bert_pytorch.downloads.s3 import s3_files
 from bert_pytorch.downloads.source import Download, DownloadConfig, Source
 from bert_pytorch.remote.archives import ARCHIVE_ENDINGS
 from bert_pytorch.remote.files import RemoteFile
+from bert_pytorch.remote.http import is_http_url
+from bert_pytorch.remote.http_errors import show_url
+from bert_pytorch.remote.paths import path_problem
 
 _CHECKSUM = r"sha256:[0-9a-fA-F]{64}|sha1:[0-9a-fA-F]{40}|md5:[0-9a-fA-F]{32}"
 
@@ -37,12 +38,16 @@ class UrlConfig(DownloadConfig):
         yield from super().combination_problems()
         if not self.url:
             yield "--url is missing: name an address."
+        elif wrong := [url for url in self.url if not url.startswith("s3://") and not is_http_url(url)]:
+            yield f"--url: found {show_url(wrong[0])!r}, wanted an address: https://…, http://… or s3://…."
         elif not self.name:
             yield "--path is missing: the address ends with no file name."
         if self.checksum is not None and not re.fullmatch(_CHECKSUM, self.checksum):
             yield f"--checksum: found {self.checksum!r}, wanted sha256:, sha1: or md5: and hexadecimal digits."
         if self.unpack and not self.name.endswith(ARCHIVE_ENDINGS):
             yield f"--unpack: {self.name!r} does not end in {', '.join(ARCHIVE_ENDINGS)}; say its name with --path."
+        elif self.unpack and (problem := path_problem(_folder(self.name))):
+            yield f"--unpack: the folder {_folder(self.name)!r} of {self.name!r} {problem}; say its name with --path."
         if self.mirror:
             yield "--mirror is not for single addresses: name them all with --url."
 
@@ -50,14 +55,21 @@ class UrlConfig(DownloadConfig):
     def name(self) -> str:
         """Path below the output folder."""
         address = self.url[0] if self.url else ""
-        return self.path or posixpath.basename(unquote(urlsplit(address).path))
+        try:
+            return self.path or posixpath.basename(unquote(urlsplit(address).path))
+        except ValueError:
+            return ""
 
 
 def plan_url(config: UrlConfig) -> list[Download]:
     """Return the one file."""
-    endings = (ending for ending in ARCHIVE_ENDINGS if config.name.endswith(ending))
-    folder = config.name.removesuffix(max(endings, key=len)) if config.unpack else None
+    folder = _folder(config.name) if config.unpack else None
     return [Download(RemoteFile(config.url, config.name, config.size, config.checksum), folder)]
+
+
+def _folder(archive: str) -> str:
+    endings = (ending for ending in ARCHIVE_ENDINGS if archive.endswith(ending))
+    return archive.removesuffix(max(endings, key=len))
 
 
 class S3Config(DownloadConfig):
@@ -96,19 +108,10 @@ class _HubConfig(DownloadConfig):
         if len(self.mirror) > 1:
             yield "--mirror: the hub's files carry the address of the server that listed them; name one."
 
-    @contextlib.contextmanager
-    def endpoint(self) -> Iterator[None]:
-        """Let the mirror stand for $HF_ENDPOINT."""
-        before = os.environ.get("HF_ENDPOINT")
-        if self.mirror:
-            os.environ["HF_ENDPOINT"] = self.mirror[0]
-        try:
-            yield
-        finally:
-            if self.mirror:
-                os.environ.pop("HF_ENDPOINT")
-                if before is not None:
-                    os.environ["HF_ENDPOINT"] = before
+    @property
+    def hub(self) -> str | None:
+        """The server to ask instead of $HF_ENDPOINT."""
+        return self.mirror[0] if self.mirror else None
 
 
 class HubDatasetConfig(_HubConfig):
@@ -124,8 +127,7 @@ class HubDatasetConfig(_HubConfig):
 
 def plan_hub_dataset(config: HubDatasetConfig) -> list[Download]:
     """Return the dataset's files."""
-    with config.endpoint():
-        found = hub_dataset_files(config.name or "", config.config, config.split, config.revision, config.files)
+    found = hub_dataset_files(config.name or "", config.config, config.split, config.revision, config.files, config.hub)
     return [Download(file) for file in found]
 
 
@@ -140,8 +142,7 @@ class HubModelConfig(_HubConfig):
 
 def plan_hub_model(config: HubModelConfig) -> list[Download]:
     """Return the model's files."""
-    with config.endpoint():
-        found = hub_model_files(config.name or "", config.revision or "main")
+    found = hub_model_files(config.name or "", config.revision or "main", config.hub)
     return [Download(file) for file in found if config.weights or not file.path.endswith((".safetensors", ".bin"))]
 
 

@@ -1,17 +1,19 @@
 """Books: the archives known as BooksCorpus, and Project Gutenberg's texts."""
 
+import contextlib
 import html.parser
 import posixpath
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
-from urllib.parse import urldefrag, urljoin, urlsplit
+from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
 from bert_pytorch.downloads.source import Download, DownloadConfig, Source, mirrored
 from bert_pytorch.errors import InputError
+from bert_pytorch.remote.errors import TransferError
 from bert_pytorch.remote.files import RemoteFile
-from bert_pytorch.remote.http import check_http_url, read_text
+from bert_pytorch.remote.http import check_http_url, is_http_url, read_text
 from bert_pytorch.remote.http_errors import show_url
 
 
@@ -85,6 +87,8 @@ class GutenbergConfig(DownloadConfig):
         yield from super().combination_problems()
         if not self.ids and self.index is None and self.list_file is None:
             yield "name books: --ids 1342 84, --index ADDRESS or --list_file FILE."
+        if self.index is not None and not is_http_url(self.index):
+            yield f"--index: found {show_url(self.index)!r}, wanted an address: https://… or http://…."
         if any(number < 1 for number in self.ids):
             yield "--ids: wanted whole numbers > 0."
 
@@ -108,23 +112,45 @@ def _linked(index: str, timeout: float) -> list[RemoteFile]:
     """Return the .txt files that a page links to, of those below the page's own folder."""
     base = urljoin(index, ".")
     page = _Links()
-    page.feed(read_text(index, timeout_seconds=timeout))
-    urls = sorted({urldefrag(urljoin(index, link)).url for link in page.links})
+    try:
+        page.feed(read_text(index, timeout_seconds=timeout))
+    except TransferError as error:
+        raise type(error)(
+            f"{error} By hand: put the texts into a folder and give it to `python -m bert_pytorch.corpus format "
+            "--input DIR`; or list addresses that can be reached in a file, one a line, for --list_file."
+        ) from error
+    urls = sorted({url for link in page.links for url in _joined(index, link)})
     inside = [url for url in urls if url.startswith(base) and re.search(r"\.txt(\.gz|\.bz2)?$", urlsplit(url).path)]
     if not inside:
         raise InputError(
             f"{show_url(index)}: this page links to no .txt below {show_url(base)}. Give a page that does."
         )
-    return [RemoteFile((url,), url.removeprefix(base)) for url in inside]
+    folder = _path(base)
+    return [RemoteFile((url,), _path(url).removeprefix(folder)) for url in inside]
+
+
+def _joined(index: str, link: str) -> Iterator[str]:
+    with contextlib.suppress(ValueError):  # people write href="http://[...]"
+        yield urldefrag(urljoin(index, link)).url
+
+
+def _path(url: str) -> str:
+    return unquote(urlsplit(url).path)
 
 
 def _named(url: str) -> RemoteFile:
     check_http_url(url)
-    return RemoteFile((url,), posixpath.basename(urlsplit(url).path))
+    return RemoteFile((url,), posixpath.basename(_path(url)))
 
 
 def _lines(path: Path) -> Iterator[str]:
-    for line in path.read_text(encoding="utf-8").splitlines():
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}: not UTF-8 at byte {error.start:,}; wanted one address a line. Save it as UTF-8."
+        ) from error
+    for line in text.splitlines():
         if line.strip() and not line.startswith("#"):
             yield line.strip()
 

@@ -48,6 +48,7 @@ def hub_dataset_files(
     split: str = "train",
     revision: str | None = None,
     patterns: Sequence[str] = (),
+    mirror: str | None = None,
 ) -> list[RemoteFile]:
     """Return the files of a dataset, sorted by path, pinned to today's commit.
 
@@ -58,6 +59,7 @@ def hub_dataset_files(
         revision: branch, tag or commit of the dataset's own files; None takes the Parquet conversion where it is whole.
         patterns: globs such as `en/*.json.gz` (`**` for any folders) of the dataset's own files, instead of all choice
             by config and split.
+        mirror: address of another hub, which is never sent $HF_TOKEN.
 
     Raises:
         InputError: for a config or split that is not there, listing those that are.
@@ -65,7 +67,7 @@ def hub_dataset_files(
         Refused: private or gated; says how to get access.
         TransferInterrupted: no connection; says how to provide the files by hand.
     """
-    repository = hub_repository("datasets", name)
+    repository = hub_repository("datasets", name, mirror)
     own = hub_revision(repository, revision or "main")
     if patterns:
         tree = hub_tree(own)
@@ -83,13 +85,13 @@ def hub_dataset_files(
     return sorted(chosen, key=lambda file: file.path)
 
 
-def hub_model_files(name: str, revision: str = "main") -> list[RemoteFile]:
+def hub_model_files(name: str, revision: str = "main", mirror: str | None = None) -> list[RemoteFile]:
     """Return configuration, vocabulary and weights of a model; `pytorch_model.bin` only where no safetensors are.
 
     Raises:
         NotThere, Refused, TransferInterrupted: as `hub_dataset_files`.
     """
-    tree = hub_tree(hub_revision(hub_repository("models", name), revision))
+    tree = hub_tree(hub_revision(hub_repository("models", name, mirror), revision))
     weights = next((file for file in _WEIGHTS if file in tree), None)
     if weights is None or "config.json" not in tree:
         missing = "config.json" if weights else " and no ".join(_WEIGHTS)

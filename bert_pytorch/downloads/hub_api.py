@@ -3,6 +3,7 @@
 Answers as documented at huggingface.co/docs/hub/api and as `huggingface_hub` 2.4.0 reads them.
 """
 
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -11,12 +12,15 @@ from typing import Any, Literal, NamedTuple
 from urllib.parse import parse_qs, quote, urlsplit
 
 from bert_pytorch.errors import ConfigError, InputError
-from bert_pytorch.remote.errors import NotThere, Refused, TransferError, TransferInterrupted
+from bert_pytorch.remote.errors import NotThere, Refused, TransferError
 from bert_pytorch.remote.files import RemoteFile, SecretHeader
 from bert_pytorch.remote.json_api import get_json
 
+_HUB = "https://huggingface.co"
 _MOST_PAGES = 2000
 """Of a thousand files each."""
+
+_log = logging.getLogger(__name__)
 
 
 class HubRepository(NamedTuple):
@@ -49,8 +53,11 @@ class HubRevision(NamedTuple):
     """What the head of its README says; written by its owner, so nothing in it is sure."""
 
 
-def hub_repository(kind: Literal["datasets", "models"], name: str) -> HubRepository:
-    """Return the repository `name` at $HF_ENDPOINT (huggingface.co), to be asked with $HF_TOKEN.
+def hub_repository(kind: Literal["datasets", "models"], name: str, mirror: str | None = None) -> HubRepository:
+    """Return the repository `name` at `mirror`, else $HF_ENDPOINT, else huggingface.co.
+
+    It is asked with $HF_TOKEN where the person chose that server for the token: huggingface.co or $HF_ENDPOINT, never
+    because it is named as a mirror, and over http on this machine only.
 
     Raises:
         InputError: if `name` is none, or $HF_HUB_OFFLINE forbids asking.
@@ -60,19 +67,37 @@ def hub_repository(kind: Literal["datasets", "models"], name: str) -> HubReposit
         raise InputError(
             f"{name!r}: no name of a Hugging Face repository; wanted owner/name, as in wikimedia/wikipedia."
         )
-    endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
-    if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", endpoint):
-        raise ConfigError("HF_ENDPOINT", [f"{endpoint!r} is no web address; wanted one like https://huggingface.co."])
+    own = os.environ.get("HF_ENDPOINT", "").rstrip("/") or _HUB
+    endpoint = own if mirror is None else mirror.rstrip("/")
+    if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", endpoint) or not _has_host(endpoint):
+        place = "HF_ENDPOINT" if mirror is None else "--mirror"
+        raise ConfigError(place, [f"{endpoint!r} is no web address; wanted one like {_HUB}."])
     token = os.environ.get("HF_TOKEN", "").strip()
     if not re.fullmatch(r"[!-~]*", token):
         raise ConfigError(
             "HF_TOKEN", ["holds characters that no token has. Copy it again from the hub's settings page."]
         )
     secret = SecretHeader(endpoint, "Authorization", f"Bearer {token}") if token else None
+    if secret is not None and not (endpoint in (_HUB, own) and _is_private(endpoint)):
+        _log.warning("%s: HF_TOKEN is not sent there; it goes to %s and to an https HF_ENDPOINT", endpoint, _HUB)
+        secret = None
     repository = HubRepository(kind, name, endpoint, secret)
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         raise InputError(f"{name}: HF_HUB_OFFLINE is set, so the hub is not asked. {_by_hand(repository)}")
     return repository
+
+
+def _has_host(endpoint: str) -> bool:
+    try:
+        return bool(urlsplit(endpoint).hostname)
+    except ValueError:
+        return False
+
+
+def _is_private(endpoint: str) -> bool:
+    """Whether nobody on the way can read what is sent."""
+    parts = urlsplit(endpoint)
+    return parts.scheme == "https" or parts.hostname in ("localhost", "127.0.0.1", "::1")
 
 
 def hub_revision(repository: HubRepository, revision: str) -> HubRevision:
@@ -148,8 +173,8 @@ def _explained(repository: HubRepository) -> Iterator[None]:
         raise NotThere(
             f"{repository.name}: not on the hub. {error} Check name and revision at {repository.page}."
         ) from error
-    except TransferInterrupted as error:
-        raise TransferInterrupted(f"{repository.name}: {error} {_by_hand(repository)}") from error
+    except TransferError as error:
+        raise type(error)(f"{repository.name}: {error} {_by_hand(repository)}") from error
 
 
 def _access_advice(repository: HubRepository) -> str:

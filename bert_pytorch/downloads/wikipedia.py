@@ -12,7 +12,7 @@ from bert_pytorch.errors import InputError
 from bert_pytorch.files import atomic_write_json
 from bert_pytorch.remote.files import RemoteFile
 from bert_pytorch.remote.http import read_text
-from bert_pytorch.remote.part import PARTS_FOLDER
+from bert_pytorch.remote.paths import PARTS_FOLDER
 
 logger = logging.getLogger(__name__)
 

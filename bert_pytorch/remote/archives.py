@@ -166,7 +166,8 @@ def _zip_members(archive: Path) -> Iterator[Member]:
 
 def _tar_members(archive: Path, most: int) -> Iterator[Member]:
     with _decompressed(archive) as content:
-        with tarfile.open(fileobj=_Bounded(content, archive, most), mode="r:") as file:  # type: ignore[call-overload]
+        bounded = _Bounded(content, archive, most)
+        with tarfile.open(fileobj=bounded, mode="r:") as file:  # type: ignore[call-overload]
             while (info := file.next()) is not None:
                 file.members.clear()  # tarfile keeps all, a kilobyte each
                 if info.issparse():
@@ -178,6 +179,22 @@ def _tar_members(archive: Path, most: int) -> Iterator[Member]:
                 else:
                     kind = "link" if info.issym() or info.islnk() else "device"
                 yield Member(info.name, kind, lambda info=info: file.extractfile(info))  # type: ignore[misc]
+        _check_end(bounded)
+
+
+def _check_end(content: "_Bounded") -> None:
+    """Refuse a tar archive that does not end with a block of zeros and nothing else.
+
+    `TarFile.next` takes a bad or missing header for the end.  Reading on also lets gzip compare its checksum.
+    """
+    chunk, zeros = content.last, 0
+    while chunk:
+        zeros += len(chunk)
+        if chunk.strip(b"\0"):
+            raise tarfile.ReadError("a bad header, or more data after the end")
+        chunk = content.read(_CHUNK)
+    if zeros < tarfile.BLOCKSIZE:
+        raise tarfile.ReadError("cut off between two files")
 
 
 def _decompressed(archive: Path) -> Any:
@@ -193,13 +210,15 @@ class _Bounded:
 
     def __init__(self, content: Any, archive: Path, most: int) -> None:
         self._content, self._archive, self._most = content, archive, most + (most >> 1) + _LARGEST_HEADER
+        self.last = b""
+        """What the last read returned; behind the last member, the block that was wanted as a header."""
 
     def read(self, size: int = -1) -> bytes:
         if not 0 <= size <= _LARGEST_HEADER:
             raise tarfile.ReadError(f"a header of {size:,} bytes")
-        data: bytes = self._content.read(size)
+        self.last = self._content.read(size)
         self._check()
-        return data
+        return self.last
 
     def seek(self, position: int, whence: int = 0) -> int:
         if position > self._most:

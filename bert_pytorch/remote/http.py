@@ -95,13 +95,32 @@ def read_text(url: str, *, secret: SecretHeader | None = None, timeout_seconds: 
 
 def check_http_url(url: str) -> None:
     """Raise InputError unless `url` is an http(s) address with a host."""
+    if not is_http_url(url):
+        raise InputError(f"{url.rpartition('@')[2]}: no address to fetch from; wanted https://…, http://… or s3://….")
+
+
+def is_http_url(url: str) -> bool:
+    """Tell whether `url` is an http(s) address with a host."""
     try:
         parts = urlsplit(url)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
     except ValueError:
-        good = False
-    if not good:
-        raise InputError(f"{url.rpartition('@')[2]}: no address to fetch from; wanted https://…, http://… or s3://….")
+        return False
+
+
+def check_redirect(url: str, address: str, target: str) -> None:
+    """Refuse to go on from `address` to `target`, absolute, where `url` is what was asked for.
+
+    Raises:
+        TransferError: from https to http, and to what is no web address.
+    """
+    if not is_http_url(target):
+        raise TransferError(f"{show_url(url)}: redirects to {show_url(target)}, which is no web address.")
+    if urlsplit(address).scheme == "https" and urlsplit(target).scheme == "http":
+        raise TransferError(
+            f"{show_url(url)}: refused, since it redirects from https to http ({show_url(target)}), where anyone "
+            "on the way could change it. Give a mirror that stays on https."
+        )
 
 
 def _open(url: str, headers: dict[str, str], secret: SecretHeader | None, timeout: float) -> http.client.HTTPResponse:
@@ -115,15 +134,11 @@ def _open(url: str, headers: dict[str, str], secret: SecretHeader | None, timeou
         answer: http.client.HTTPResponse = _opener().open(request, timeout=timeout)
         if answer.status not in _REDIRECTS:
             return answer
-        target = urljoin(address, answer.headers.get("Location", ""))
+        target = answer.headers.get("Location", "")
         answer.close()
-        if urlsplit(address).scheme == "https" and urlsplit(target).scheme == "http":
-            raise TransferError(
-                f"{show_url(url)}: refused, since it redirects from https to http ({show_url(target)}), where anyone "
-                "on the way could change it. Give a mirror that stays on https."
-            )
-        if urlsplit(target).scheme not in ("http", "https"):
-            raise TransferError(f"{show_url(url)}: redirects to {show_url(target)}, which is no web address.")
+        with contextlib.suppress(ValueError):
+            target = urljoin(address, target)
+        check_redirect(url, address, target)
         address = _quoted(target)
     raise TransferError(f"{show_url(url)}: redirects more than {MOST_REDIRECTS} times. Give another address.")
 
@@ -160,7 +175,10 @@ def _info(answer: http.client.HTTPResponse, shown: str, start: int, etag: str | 
     Raises:
         TransferError: of the kind that the status asks for.
     """
-    found = HttpInfo(whole_number(answer.headers.get("Content-Length")), _validator(answer))
+    length = whole_number(answer.headers.get("Content-Length"))
+    if length is None and "Content-Length" in answer.headers:
+        raise TransferError(f"{shown}: the server sends a length that is no number of bytes. Try a mirror.")
+    found = HttpInfo(length, _validator(answer))
     if answer.status == 200:
         if start:
             raise StartOver(f"{shown}: it changed, or the server does not send parts of files. Fetch it anew.")
@@ -168,11 +186,10 @@ def _info(answer: http.client.HTTPResponse, shown: str, start: int, etag: str | 
     span = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", answer.headers.get("Content-Range", "").strip())
     whole = whole_number(span.group(2)) if span else None
     if answer.status == 206 and start:
-        if span is None or span.group(1) != str(start):
+        if span is None or span.group(1) != str(start) or (whole is None and span.group(2) != "*"):
             raise StartOver(f"{shown}: the server sends another part than the one asked for. Fetch it anew.")
         if etag is not None and found.etag is not None and found.etag != etag:
             raise StartOver(f"{shown}: it changed while it was fetched. Fetch it anew.")
-        length = whole_number(answer.headers.get("Content-Length"))
         return HttpInfo(whole if whole is not None or length is None else start + length, found.etag or etag)
     if answer.status == 416 and start:
         if whole != start:

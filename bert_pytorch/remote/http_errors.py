@@ -3,6 +3,7 @@
 import contextlib
 import email.utils
 import http.client
+import re
 import socket
 import ssl
 import time
@@ -17,7 +18,10 @@ _BUSY = (408, 425, 429)
 
 def show_url(url: str) -> str:
     """Return a URL without what may be secret: name and password, and the values after `?`."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return url.partition("?")[0].rpartition("@")[2]
     host = parts.netloc.rpartition("@")[2]
     return urlunsplit((parts.scheme, host, parts.path, "…" if parts.query else "", ""))
 
@@ -39,15 +43,17 @@ def refusal(answer: http.client.HTTPResponse, shown: str) -> TransferError:
 
 
 def whole_number(text: str | None) -> int | None:
-    """Read a header that holds digits only."""
-    return int(text) if text is not None and text.isascii() and text.isdigit() else None
+    """Read a header that holds digits only, at most as many as any length in bytes has."""
+    return int(text) if text is not None and re.fullmatch("[0-9]{1,18}", text) else None
 
 
 def _seconds(retry_after: str | None) -> float | None:
     """Read `Retry-After`: seconds, or a date (RFC 9110 §10.2.3)."""
-    if retry_after is None or (number := whole_number(retry_after.strip())) is not None:
-        return None if retry_after is None else float(number or 0)
-    with contextlib.suppress(ValueError, TypeError):
+    if retry_after is None:
+        return None
+    if re.fullmatch("[0-9]+", retry_after.strip()):
+        return float(retry_after)
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
         return max(email.utils.parsedate_to_datetime(retry_after).timestamp() - time.time(), 0.0)
     return None
 
@@ -78,4 +84,5 @@ def _network_error(shown: str, error: Exception) -> TransferError:
         return TransferInterrupted(f"{shown}: no answer in time.")
     if isinstance(error, ConnectionRefusedError):
         return TransferInterrupted(f"{shown}: {host} refuses the connection.")
-    return TransferInterrupted(f"{shown}: the connection broke ({error or type(error).__name__}).")
+    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return TransferInterrupted(f"{shown}: the connection broke ({said}).")

@@ -8,9 +8,10 @@ import urllib.error
 import urllib.request
 from typing import Any, NamedTuple
 
-from bert_pytorch.errors import InputError
 from bert_pytorch.remote.errors import NotThere, Refused, TransferError, TransferInterrupted
 from bert_pytorch.remote.files import SecretHeader
+from bert_pytorch.remote.http import check_http_url, check_redirect
+from bert_pytorch.remote.http_errors import show_url, translated
 
 _LARGEST = 64 << 20
 _TIMEOUT_SECONDS = 30
@@ -35,10 +36,10 @@ def get_json(url: str, secret: SecretHeader | None = None, pause_seconds: float 
 
     Raises:
         NotThere: 404.  Refused: 401 or 403.  TransferInterrupted: after the last try.
-        TransferError: for other answers, one of over 64 MiB, and what is no JSON.
+        TransferError: for other answers, one of over 64 MiB, what is no JSON, a certificate that is not trusted, and a
+            redirect out of https.
     """
-    if not url.startswith(("http://", "https://")):
-        raise InputError(f"{url}: no web address; wanted https://….")
+    check_http_url(url)
     for attempt in range(1, _TRIES + 1):
         try:
             return _get_once(url, secret)
@@ -54,7 +55,8 @@ def _get_once(url: str, secret: SecretHeader | None) -> JsonAnswer:
     for name, value in (secret.headers_for(url) if secret else {}).items():
         request.add_unredirected_header(name, value)
     try:
-        with urllib.request.build_opener(_Redirects(secret)).open(request, timeout=_TIMEOUT_SECONDS) as answer:
+        opener = urllib.request.build_opener(_Redirects(url, secret))
+        with opener.open(request, timeout=_TIMEOUT_SECONDS) as answer:
             body, link = answer.read(_LARGEST + 1), answer.headers.get("Link", "")
     except urllib.error.HTTPError as error:
         with error:
@@ -62,8 +64,8 @@ def _get_once(url: str, secret: SecretHeader | None) -> JsonAnswer:
     except (http.client.InvalidURL, ValueError) as error:
         raise TransferError(f"{url}: no web address, or redirected to none ({error}).") from error
     except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", error)
-        raise TransferInterrupted(f"{url}: the connection failed ({reason}).") from error
+        with translated(show_url(url)):
+            raise error
     if len(body) > _LARGEST:
         raise TransferError(
             f"{url}: answers more than {_LARGEST >> 20} MiB where a list was wanted. Check the address."
@@ -79,12 +81,13 @@ def _get_once(url: str, secret: SecretHeader | None) -> JsonAnswer:
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects, asking at each whether its server may see the secret."""
+    """Follows redirects as `read_http` does, asking at each whether its server may see the secret."""
 
-    def __init__(self, secret: SecretHeader | None) -> None:
-        self._secret = secret
+    def __init__(self, url: str, secret: SecretHeader | None) -> None:
+        self._url, self._secret = url, secret
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        check_redirect(self._url, req.full_url, newurl)
         following = super().redirect_request(req, fp, code, msg, headers, newurl)
         if following is not None and self._secret is not None:
             for name, value in self._secret.headers_for(newurl).items():

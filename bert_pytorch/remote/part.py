@@ -7,14 +7,14 @@ from typing import Any
 
 from bert_pytorch.files import TEMPORARY_PREFIX, atomic_write_json, move_into_place
 from bert_pytorch.remote.files import RemoteFile
-
-PARTS_FOLDER = ".downloads"
-"""Below the output folder.  `files.remove_partial_files` clears what lies directly in a folder only, so that unfinished
-copies survive it here; their names begin with a dot, so that no search for input takes them."""
+from bert_pytorch.remote.paths import PARTS_FOLDER
 
 
 class Part:
     """What has arrived of one file, and from where.
+
+    It lies in a folder of its own, since `files.remove_partial_files` clears what lies directly in the output folder.
+    Its name begins with a dot, so that no search for input takes it.
 
     Attributes:
         path: the unfinished copy; only ever appended to.

@@ -10,6 +10,9 @@ from bert_pytorch.files import TEMPORARY_PREFIX
 _LONGEST_NAME = 255
 """Bytes in a name, on the usual file systems."""
 _SHOWN = 10
+PARTS_FOLDER = ".downloads"
+"""Below the output folder: unfinished copies, and records of what was done."""
+_OWN_NAMES = (".lock", ".lock-workers", PARTS_FOLDER)
 
 
 def refuse_unsafe_paths(paths: Iterable[str], where: str) -> None:
@@ -49,7 +52,7 @@ def path_problem(path: str) -> str | None:
         return "has an empty part"
     if any(len(part.encode()) > _LONGEST_NAME for part in parts):
         return f"has a name of more than {_LONGEST_NAME} bytes"
-    if parts[0] == ".lock" or any(part.startswith(TEMPORARY_PREFIX) for part in parts):
+    if parts[0] in _OWN_NAMES or any(part.startswith(TEMPORARY_PREFIX) for part in parts):
         return "is a name that this program uses itself"
     return None
 

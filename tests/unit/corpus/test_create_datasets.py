@@ -121,6 +121,17 @@ def test_wrong_calls_get_one_message(words: list[str], code: int, message: str) 
     assert message in said.stderr
 
 
+def test_python_is_found_as_by_the_other_scripts() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHON"}
+    command = [str(REPOSITORY / "scripts" / "create_datasets.sh"), "-o", "/tmp/nowhere-at-all", "--encode"]
+    said = subprocess.run(
+        command, env=environment | {"BERT_PYTORCH_PYTHON": "/bin/false"}, cwd="/", capture_output=True, text=True
+    )
+    assert said.returncode == 1
+    assert "BERT_PYTORCH_PYTHON is /bin/false" in said.stderr
+    assert said.stderr.count("error:") == 1
+
+
 def test_a_failing_stage_stops_the_script(tmp_path: Path) -> None:
     (tmp_path / "bad.txt").write_bytes(b"\xff\xff")
     said = create_datasets("-o", tmp_path / "o", "--input", tmp_path / "bad.txt")

@@ -100,14 +100,16 @@ def bookscorpus(server: FileServer, folder: Path, patched: pytest.MonkeyPatch) -
 
 def gutenberg(server: FileServer, folder: Path, patched: pytest.MonkeyPatch) -> dict[str, bytes]:
     server.add("cache/epub/84/pg84.txt", b"Frankenstein")
-    page = '<a href="a/b.txt">b</a><a href="../out.txt"><a href="https://other.invalid/c.txt"><a href="d.html">'
+    page = '<a href="a/b.txt">b</a><a href="../out.txt"><a href="https://other.invalid/c.txt"><a href="d.html"><a href="http://[x/e.txt">'
+    page += '<a href="%C3%BC%201.txt?C=N;O=D">'
     server.add("mirror/index.html", page.encode())
     server.add("mirror/a/b.txt", b"b")
+    server.add("mirror/%C3%BC%201.txt", b"u")
     listed = folder.parent / "list"
     listed.write_text(f"# mine\n{server.add('listed/e.txt', b'e')}\n\n")
     index = ["--index", f"{server.url}/mirror/index.html", "--list_file", listed]
     assert download("gutenberg", folder, "--mirror", server.url, "--ids", 84, *index) == 0
-    return {"pg84.txt": b"Frankenstein", "a/b.txt": b"b", "e.txt": b"e"}
+    return {"pg84.txt": b"Frankenstein", "a/b.txt": b"b", "ü 1.txt": b"u", "e.txt": b"e"}
 
 
 def c4(server: FileServer, folder: Path, patched: pytest.MonkeyPatch) -> dict[str, bytes]:
@@ -294,7 +296,7 @@ def test_a_hostile_archive_leaves_no_folder(
     assert download("url", tmp_path / "o", "--url", address, "--unpack") == 1
     assert "climbs out" in capsys.readouterr().err
     assert not list(tmp_path.rglob("evil*"))
-    assert sorted(found(tmp_path / "o")) == ["a.zip"]
+    assert sorted(found(tmp_path / "o")) == []  # the next start fetches anew
 
 
 def test_overwrite_fetches_and_unpacks_anew(server: FileServer, tmp_path: Path) -> None:
@@ -305,6 +307,72 @@ def test_overwrite_fetches_and_unpacks_anew(server: FileServer, tmp_path: Path) 
     assert found(tmp_path)["a/a.txt"] == b"1"  # what was there stays until the new one is
     assert download("url", tmp_path, *words, "--overwrite") == 0
     assert sorted(found(tmp_path)) == ["a.zip", "a/b.txt"]
+
+
+def test_a_bad_archive_harms_no_folder_and_is_fetched_anew(
+    server: FileServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--url", server.add("a.zip", zipped({"a.txt": b"1"})), "--unpack"]
+    assert download("url", tmp_path, *words) == 0
+    server.add("a.zip", b"<html>")
+    assert download("url", tmp_path, *words, "--overwrite") == 1
+    assert "damaged" in capsys.readouterr().err
+    assert found(tmp_path) == {"a/a.txt": b"1"}
+    server.add("a.zip", zipped({"b.txt": b"2"}))
+    assert download("url", tmp_path, *words, "--overwrite") == 0
+    assert sorted(found(tmp_path)) == ["a.zip", "a/b.txt"]
+    (tmp_path / "b.zip").write_bytes(b"put here by a person")
+    assert download("url", tmp_path, *words, "--path", "b.zip") == 1
+    assert (tmp_path / "b.zip").exists()
+
+
+def test_only_the_folder_of_this_archive_counts_as_unpacked(
+    server: FileServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--url", server.add("a.zip", zipped({"a.txt": b"1"})), "--unpack"]
+    other = ["--url", server.add("other/a.zip", zipped({"b.txt": b"2"})), "--unpack"]
+    (tmp_path / "a").mkdir()
+    assert download("url", tmp_path, *words) == 1
+    assert f"{tmp_path / 'a'}: no record" in (said := capsys.readouterr().err)
+    assert "--overwrite" in said
+    assert server.bytes_sent == 0
+    assert download("url", tmp_path, *words, "--overwrite") == 0
+    (tmp_path / "a.zip").unlink()
+    assert download("url", tmp_path, *words) == 0
+    assert not (tmp_path / "a.zip").exists()
+    assert download("url", tmp_path, *other) == 1
+    assert "no record" in capsys.readouterr().err
+    known = ["--checksum", f"sha256:{sha256(server.files['/a.zip'].content).upper()}"]
+    assert download("url", tmp_path, *other, "--path", "a.zip", *known) == 0  # the same archive, from wherever
+    assert found(tmp_path) == {"a/a.txt": b"1"}
+
+
+@pytest.mark.parametrize("what", ["file", "dangling link", "link to a folder"])
+def test_what_stands_in_the_folders_place_is_told_before_anything_is_fetched(
+    what: str, server: FileServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    if what == "file":
+        (tmp_path / "a").write_bytes(b"")
+    else:
+        (tmp_path / "a").symlink_to(tmp_path / ("nowhere" if what == "dangling link" else "elsewhere"))
+    address = server.add("a.zip", zipped({"a.txt": b"1"}))
+    assert download("url", tmp_path, "--url", address, "--unpack", "--overwrite") == 1
+    assert (said := capsys.readouterr().err).count("error:") == 1
+    assert f"{tmp_path / 'a'}: is a {what.split()[-1] if what == 'file' else 'link'}, where" in said
+    assert server.bytes_sent == 0
+
+
+def test_what_a_killed_start_was_unpacking_is_removed_and_what_it_was_fetching_kept(
+    server: FileServer, tmp_path: Path
+) -> None:
+    address = server.add("a.zip", zipped({"a.txt": b"1"}), faults=[Fault(drop_after=20)])
+    words = ["--url", address, "--unpack", "--path", "x/a.zip"]
+    assert download("url", tmp_path, *words) == 1
+    (tmp_path / "x/.partial-killed/unpacked").mkdir(parents=True)
+    assert download("url", tmp_path, *words) == 0
+    assert not (tmp_path / "x/.partial-killed").exists()
+    assert "Range" in server.requests[-1].headers
 
 
 @pytest.mark.parametrize(
@@ -324,6 +392,14 @@ def test_overwrite_fetches_and_unpacks_anew(server: FileServer, tmp_path: Path) 
         (["url", "--output", "x", "--url", "https://a/"], "--path is missing"),
         (["url", "--output", "x", "--url", "https://a/b", "--checksum", "1"], "--checksum: found '1'"),
         (["url", "--output", "x", "--url", "https://a/b", "--unpack"], "does not end in .zip"),
+        (["url", "--output", "x", "--url", "http://[x/f.txt"], "--url: found 'http://[x/f.txt', wanted an address"),
+        (["gutenberg", "--output", "x", "--index", "http://[x/"], "--index: found 'http://[x/', wanted an address"),
+        (["url", "--output", "x", "--url", "http://h/.zip", "--unpack", "--overwrite"], "--unpack: the folder ''"),
+        (["url", "--output", "x", "--url", "http://h/a/..zip", "--unpack"], "--unpack: the folder '.'"),
+        (
+            ["url", "--output", "x", "--url", "http://h/a", "--path", ".downloads.tgz", "--unpack"],
+            "program uses itself",
+        ),
         (["glue", "--output", "x", "--tasks", "Cola"], "--tasks: found 'Cola'"),
         (["s3", "--output", "x"], "--url is missing"),
         (["huggingface", "--output", "x"], "--name is missing"),
@@ -335,6 +411,25 @@ def test_wrong_calls_get_one_message(words: list[str], message: str, capsys: pyt
     said = capsys.readouterr().err
     assert said.count("error:") == 1
     assert message in said
+
+
+def test_without_a_network_every_list_says_how_to_provide_the_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert download("gutenberg", tmp_path, "--index", "http://127.0.0.1:9/books/") == 1
+    said = capsys.readouterr().err
+    assert "corpus format --input DIR" in said
+    assert "--list_file" in said
+    pytest.importorskip("boto3")
+    use_s3(monkeypatch, "http://127.0.0.1:9")
+    assert download("s3", tmp_path, "--url", "s3://corpus/texts") == 1
+    assert "`aws s3 sync s3://corpus/texts DIR`" in capsys.readouterr().err
+
+
+def test_a_list_of_books_that_is_no_text_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "list").write_bytes("http://h/ü.txt".encode("latin-1"))
+    assert download("gutenberg", tmp_path, "--list_file", tmp_path / "list") == 1
+    assert f"{tmp_path / 'list'}: not UTF-8 at byte 9" in capsys.readouterr().err
 
 
 def test_the_table_lists_every_source_with_a_command_that_parses(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 import glob
 import hashlib
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bert_pytorch.downloads.hub import CONVERTED, _matches, hub_dataset_files, hub_model_files
+from bert_pytorch.downloads.hub_api import hub_repository
 from bert_pytorch.errors import BertPytorchError, ConfigError, InputError
 from bert_pytorch.remote.errors import NotThere, Refused, TransferError, TransferInterrupted
 from bert_pytorch.remote.json_api import get_json
@@ -242,13 +244,49 @@ def test_what_a_person_must_do_is_said(hub: Hub, monkeypatch: pytest.MonkeyPatch
         with pytest.raises(InputError, match=r"HF_HUB_OFFLINE is set.*--repo-type dataset --local-dir DIR"):
             hub_dataset_files("o/d")
         assert len(hub.asked) == 1
-    for endpoint in ("file:///etc", "huggingface.co"):
+    for endpoint in ("file:///etc", "huggingface.co", "http://[x", "http://[::1"):
         monkeypatch.setenv("HF_ENDPOINT", endpoint)
         with pytest.raises(ConfigError, match="HF_ENDPOINT"):
             hub_dataset_files("o/d")
+    monkeypatch.setenv("HF_ENDPOINT", "http://hub.invalid")
+    with monkeypatch.context() as patch:
+        patch.setattr("socket.getaddrinfo", no_name)
+        with pytest.raises(TransferError, match=r"no such host hub.invalid.*`hf download o/d.*--input DIR") as told:
+            hub_dataset_files("o/d")
+    assert "Errno" not in str(told.value)
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(TransferInterrupted, match=r"connection failed.*corpus format --input DIR"):
+    with pytest.raises(TransferInterrupted, match=r"127.0.0.1 refuses the connection.*corpus format --input DIR"):
         hub_dataset_files("o/d")
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "mirror", "sent"),
+    [
+        (None, None, True),
+        (None, "https://huggingface.co/", True),
+        ("https://hub.example", None, True),
+        ("https://hub.example", "https://mirror.example", False),
+        (None, "https://huggingface.co.example", False),
+        ("http://hub.example", None, False),
+        ("http://localhost:8000", None, True),
+        (None, "http://localhost:8000", False),
+    ],
+)
+def test_the_token_goes_only_where_the_person_chose_to_send_it(
+    endpoint: str | None, mirror: str | None, sent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HF_ENDPOINT", raising=False)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    if endpoint is not None:
+        monkeypatch.setenv("HF_ENDPOINT", endpoint)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    repository = hub_repository("datasets", "o/d", mirror)
+    assert repository.endpoint == (mirror or endpoint or "https://huggingface.co").rstrip("/")
+    assert (repository.token is not None) == sent
+
+
+def no_name(*_: Any, **__: Any) -> None:
+    raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
 
 def test_a_busy_hub_is_asked_again(hub: Hub) -> None:

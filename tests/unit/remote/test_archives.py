@@ -1,6 +1,9 @@
 """Archives that are honest, damaged or hostile."""
 
+import bz2
+import gzip
 import io
+import lzma
 import random
 import stat
 import tarfile
@@ -119,6 +122,37 @@ def test_damaged_archives_are_told(kind: str, tmp_path: Path) -> None:
     refused(tmp_path / f"cut.{kind}", "damaged")
     (tmp_path / f"other.{kind}").write_bytes(b"<html>not found</html>")
     refused(tmp_path / f"other.{kind}", "damaged")
+
+
+@pytest.mark.parametrize("kind", KINDS[1:])
+def test_a_tar_that_ends_early_is_no_whole_one(kind: str, tmp_path: Path) -> None:
+    plain = pack(tmp_path / "a.tar", [(f"{number}.txt", TEXT[:1000]) for number in range(6)]).read_bytes()
+    header = 3 * (512 + 1024)
+    damaged = {
+        "cut between two files": plain[:header],
+        "cut in a header": plain[: header + 100],
+        "bad header": plain[:header] + b"?" + plain[header + 1 :],
+        "header of zeros": plain[:header] + bytes(512) + plain[header + 512 :],
+        "rest after the end": plain + b"garbage",
+    }
+    compress = {"tar": bytes, "tar.bz2": bz2.compress, "tar.xz": lzma.compress}.get(kind, gzip.compress)
+    for name, content in damaged.items():
+        (tmp_path / f"{name}.{kind}").write_bytes(compress(content))
+        refused(tmp_path / f"{name}.{kind}", "damaged")
+    (tmp_path / f"whole.{kind}").write_bytes(compress(plain))
+    unpack(tmp_path / f"whole.{kind}", tmp_path / "whole")
+    assert len(list((tmp_path / "whole").iterdir())) == 6
+
+
+def test_what_gzip_says_of_a_tar_is_believed(tmp_path: Path) -> None:
+    whole = pack(tmp_path / "a.tar.gz", [("a", TEXT), ("b", TEXT)]).read_bytes()
+    for name, content in {
+        "checksum": whole[:-6] + bytes([whole[-6] ^ 1]) + whole[-5:],
+        "cut": whole[:-4],
+        "rest": whole + b"garbage",
+    }.items():
+        (tmp_path / f"{name}.tar.gz").write_bytes(content)
+        refused(tmp_path / f"{name}.tar.gz", "damaged")
 
 
 def test_files_with_another_checksum_than_published_are_refused(tmp_path: Path) -> None:

@@ -26,7 +26,8 @@ from bert_pytorch.remote.fetch import FetchOptions, fetch, fetch_all
 from bert_pytorch.remote.files import RemoteFile, SecretHeader
 from bert_pytorch.remote.http import read_http, read_text
 from bert_pytorch.remote.http_errors import show_url
-from bert_pytorch.remote.part import PARTS_FOLDER
+from bert_pytorch.remote.json_api import get_json
+from bert_pytorch.remote.paths import PARTS_FOLDER
 from tests.support.data import REPOSITORY
 from tests.support.http_server import PIECE, Fault, FileServer, file_server
 
@@ -262,9 +263,25 @@ def test_redirects_are_followed_but_not_for_ever_and_not_out_of_https(server: Fi
     with pytest.raises(TransferError, match="more than 5 times"):
         read_http(loop)
     assert len(server.files["/loop"].faults) == 50 - 6
-    out = server.add("out", b"", faults=[Fault(status=302, headers={"Location": "file:///etc/passwd"})])
-    with pytest.raises(TransferError, match="no web address"):
-        read_http(out)
+    for place in ("file:///etc/passwd", "ftp://127.0.0.1/a", "http://[x/", "http://127.0.0.1:99999/"):
+        out = server.add("out", b"", faults=[Fault(status=302, headers={"Location": place})] * 2)
+        with pytest.raises(TransferError, match="no web address"):
+            read_http(out)
+        with pytest.raises(TransferError, match=r"no web address|answers 302"):
+            get_json(out)
+
+
+def test_numbers_of_thousands_of_digits_are_no_lengths(server: FileServer, tmp_path: Path) -> None:
+    digits = "9" * 5000
+    length = server.add("length", b"", faults=[Fault(status=200, headers={"Content-Length": digits})])
+    with pytest.raises(TransferError, match="no number of bytes"):
+        read_http(length)
+    busy = Fault(status=503, headers={"Retry-After": digits})
+    with pytest.raises(TransferError, match="answers 503"):
+        fetch(RemoteFile((server.add("busy", b"", faults=[busy]),), "b"), tmp_path, options())
+    span = Fault(status=206, headers={"Content-Range": f"bytes 5-9/{digits}"})
+    with pytest.raises(StartOver, match="another part"):
+        read_http(server.add("span", CONTENT, faults=[span]), 5)
 
 
 def test_https_needs_a_trusted_certificate_and_is_not_left_for_http(
@@ -282,9 +299,17 @@ def test_https_needs_a_trusted_certificate_and_is_not_left_for_http(
             read_http(f"{secure.url}/a")
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
         assert b"".join(read_http(f"{secure.url}/a")[1]) == CONTENT
-        out = secure.add("out", b"", faults=[Fault(status=302, headers={"Location": f"{server.url}/a"})])
+        out = secure.add("out", b"", faults=[Fault(status=302, headers={"Location": f"{server.url}/a"})] * 2)
         with pytest.raises(TransferError, match="from https to http"):
             read_http(out)
+        with pytest.raises(TransferError, match="from https to http"):
+            get_json(out)
+        monkeypatch.delenv("SSL_CERT_FILE")
+        asked = len(secure.requests)
+        with pytest.raises(TransferError, match="certificate is not trusted") as told:
+            get_json(f"{secure.url}/a", pause_seconds=60)  # not tried again
+        assert not isinstance(told.value, TransferInterrupted)
+        assert len(secure.requests) == asked
     assert server.requests == []
 
 
@@ -365,7 +390,7 @@ def test_two_starts_in_one_folder_exclude_each_other(server: FileServer, tmp_pat
         fetch(RemoteFile((server.add("a", CONTENT),), "a"), tmp_path, options())
 
 
-@pytest.mark.parametrize("path", ["../a", "/a", "a/../../b", "", ".downloads/x\n"])
+@pytest.mark.parametrize("path", ["../a", "/a", "a/../../b", "", "x\n", ".downloads/x", ".lock-workers", ".lock"])
 def test_paths_outside_the_folder_are_refused(path: str, server: FileServer, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="below the output folder"):
         fetch(RemoteFile((server.add("a", CONTENT),), path), tmp_path / "out", options())
