@@ -74,14 +74,16 @@ def _header_of(path: Path, file: h5py.File) -> Header:
     counts = {name: data.shape[0] for name, data in columns.items()}
     if len(set(counts.values())) > 1:
         raise InputError(f"{path}: its datasets differ in rows: {counts}. Build the shard again.")
-    rows = columns[layouts.INPUT_IDS].shape[0]
+    rows, length = columns[layouts.INPUT_IDS].shape
     if rows == 0:
         raise InputError(f"{path}: it has no rows. Remove it.")
+    if length > layouts.LONGEST_SEQUENCE:
+        raise InputError(f"{path}: its rows have {length} tokens, wanted {layouts.LONGEST_SEQUENCE} at most.")
     return Header(
         path=path,
         layout=layout,
         num_rows=rows,
-        sequence_length=columns[layouts.INPUT_IDS].shape[1],
+        sequence_length=length,
         next_sentence=_has_pairs(file, layout),
         columns={name: (data.dtype.str, data.shape) for name, data in columns.items()},
         offsets=_offsets(columns),
