@@ -203,4 +203,4 @@ def _told(name: str, error: Exception) -> str:
         text = str(error)
     else:
         text = f"{type(error).__name__}: {error}."
-    return text if name in text else f"{name}: {text}"
+    return text if text.startswith(tuple(f"{name}{end}" for end in ":, ")) else f"{name}: {text}"

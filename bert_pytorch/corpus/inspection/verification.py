@@ -136,9 +136,7 @@ class _SetCheck:
         headers = [report.header for report in reports if report.header is not None]
         self._compare_kinds(headers)
         if not (self.folder / MANIFEST).exists() and any("fingerprint" in header.attributes for header in headers):
-            self.problems.append(
-                f"{self.folder}: no {MANIFEST}: the set is not whole; start the same build again"
-            )
+            self.problems.append(f"{self.folder}: no {MANIFEST}: the set is not whole; start the same build again")
         if self._manifest is not None and len(headers) == len(self._manifest.shards):
             self._compare_sums(reports)
         return Verified(

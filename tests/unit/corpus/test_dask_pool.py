@@ -202,6 +202,14 @@ def test_a_worker_of_a_killed_start_never_writes_into_the_next_ones_work(tmp_pat
         assert sorted(path.name for path in out.iterdir()) == [".lock", "begun", "go", "piece_0", "piece_1"]
 
 
+def test_versions_of_all_that_decides_bytes_are_compared() -> None:
+    compared = dask_checks.facts({}, {}).versions
+    pinned = "".join((REPOSITORY / name).read_text() for name in ("requirements.txt", "requirements-extras.txt"))
+    extras = {"tokie", "nupunkt", "wikiextractor", "charset-normalizer", "pyarrow", "zstandard"}
+    assert extras <= set(compared)
+    assert all(f"\n{name}=" in f"\n{pinned}" for name in set(compared) - {"Python"})
+
+
 def test_paths_inside_a_task_become_absolute() -> None:
     here = Path.cwd()
     task = Piece(3, Path("a")), {"b": [Path("c"), "d"]}, (Path("/e"),)
