@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bert_pytorch.corpus.executors.pool import PoolConfig
+from bert_pytorch.corpus.executors.pool import PoolConfig, check_pool
 from bert_pytorch.corpus.inspection.histograms import Chart
 from bert_pytorch.corpus.inspection.plots import save_charts
 from bert_pytorch.corpus.inspection.set_stats import set_stats
@@ -67,6 +67,7 @@ def collect_stats(config: StatsConfig) -> Statistics:
     Raises:
         InputError: if an input cannot be used.
     """
+    check_pool(config)
     sets, texts = _sort_inputs(config.input)
     given = None if config.vocab_file is None else read_vocabulary(config.vocab_file, config.lowercase)
     values: dict[str, Any] = {"sets": {}}

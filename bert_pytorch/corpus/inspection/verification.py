@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from pydantic import Field
 
-from bert_pytorch.corpus.executors.pool import PoolConfig, run_tasks
+from bert_pytorch.corpus.executors.pool import PoolConfig, check_pool, run_tasks
 from bert_pytorch.corpus.inspection.shard_checks import ShardCheck, ShardReport, check_shard, tried
 from bert_pytorch.errors import InputError
 from bert_pytorch.files import TEMPORARY_PREFIX
@@ -62,6 +62,7 @@ def verify(config: VerifyConfig) -> list[Verified]:
     Raises:
         InputError: naming all problems found, one line each.
     """
+    check_pool(config)
     folders = sorted({folder for path in config.input for folder in _set_folders(path)})
     checks = [_SetCheck(folder) for folder in folders]
     tasks = [task for check in checks for task in check.tasks]

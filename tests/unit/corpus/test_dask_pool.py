@@ -158,6 +158,7 @@ def test_a_scheduler_that_is_not_there(
     assert said.code == 1
     assert f"cannot reach a Dask scheduler at tcp://127.0.0.1:{port}" in said.err
     assert "dask scheduler" in said.err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"], "told before any work"
     assert "Traceback" not in said.err
 
 
