@@ -10,9 +10,9 @@ from bert_pytorch.corpus.inspection.row_problems import row_problems
 from bert_pytorch.errors import InputError, explain_os_error
 from bert_pytorch.files import sha256_of
 from bert_pytorch.records import Vocabulary
-from bert_pytorch.shards.layouts import COLUMNS
+from bert_pytorch.shards.layouts import COLUMNS, SPECIAL_TOKEN_POSITIONS
 from bert_pytorch.shards.manifest import ShardRecord
-from bert_pytorch.shards.shard_file import Header, read_header, read_parts
+from bert_pytorch.shards.shard_file import Header, read_cls_positions, read_header, read_parts
 from bert_pytorch.shards.vocabularies import refuse_other_vocabulary
 
 
@@ -78,7 +78,11 @@ def _check_rows(task: ShardCheck, header: Header, problems: list[str]) -> tuple[
         lengths = rows.lengths[(rows.lengths >= 0) & (rows.lengths <= header.sequence_length)]
         histogram += np.bincount(lengths, minlength=len(histogram))
         masked += 0 if rows.static_masks is None else int(rows.static_masks.counts.sum())
-        for problem, wrong in row_problems(rows, task.vocabulary, crosses_documents=crosses):
+        found_here = list(row_problems(rows, task.vocabulary, crosses_documents=crosses))
+        if header.layout == "native":
+            stored = read_cls_positions(header, start, start + len(rows.lengths))
+            found_here.append((f"{SPECIAL_TOKEN_POSITIONS} does not start with 0", stored != 0))
+        for problem, wrong in found_here:
             if wrong.any():
                 first, count = found.get(problem, (start + int(np.flatnonzero(wrong)[0]), 0))
                 found[problem] = first, count + int(wrong.sum())

@@ -76,7 +76,7 @@ def collect_stats(config: StatsConfig) -> Statistics:
         values["text"], charts = text_stats(texts, given or _vocabulary_of(sets), config)
     for folder in sets:
         name = folder.name if [other.name for other in sets].count(folder.name) == 1 else str(folder)
-        values["sets"][name], more = set_stats(folder, given, config)
+        values["sets"][name], more = set_stats(folder, name, given, config)
         charts += more
     if config.output is not None:
         atomic_write_json(config.output / STATS_JSON, values)

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import h5py
+
 from bert_pytorch.shards.writing import write_shard
 from bert_pytorch.vocabulary import vocabulary_text
 from tests.support.sequence_rows import WORDS, make_rows
@@ -39,3 +41,21 @@ def test_an_odd_file_is_a_line_among_the_others(tool: Tool, tmp_path: Path) -> N
     assert f"  - {tmp_path}/manifest/manifest.json: it is a folder where a file is wanted" in said.err
     assert "long/manifest.json: missing or wrong: " in said.err
     assert "sequence_length" in said.err
+
+
+def test_rows_that_no_writer_makes_are_found(tool: Tool, tmp_path: Path) -> None:
+    write_shard(tmp_path / "native/train_0.hdf5", make_rows(4), {})
+    write_shard(tmp_path / "static/train_0.hdf5", make_rows(4, slots=3), {})
+    with h5py.File(tmp_path / "native/train_0.hdf5", "r+") as file:
+        file["special_token_positions"][2, 0] = 1
+    with h5py.File(tmp_path / "static/train_0.hdf5", "r+") as file:
+        file["masked_lm_positions"][0] = file["masked_lm_ids"][0] = 0
+        file["masked_lm_ids"][1, 2] = 9
+    said = tool("verify", "--input", tmp_path)
+    assert said.code == 1
+    lines = [line.partition("hdf5: ")[2] for line in said.err.splitlines()[1:]]
+    assert sorted(lines) == [
+        "row 0: none of its tokens is masked (1 such row(s))",
+        "row 1: masked_lm_ids holds an id in a slot without a position (1 such row(s))",
+        "row 2: special_token_positions does not start with 0 (1 such row(s))",
+    ]
