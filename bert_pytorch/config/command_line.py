@@ -10,10 +10,10 @@ import types
 import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
+from typing import Annotated, Any, Generic, NamedTuple, NoReturn, TypeVar
 
 import tyro
-from pydantic import ValidationError
+from pydantic import Field, ValidationError, create_model
 
 from bert_pytorch.config.files import check_file_values, read_mapping
 from bert_pytorch.config.settings import Settings, problems_of
@@ -63,8 +63,19 @@ def parse_settings(settings: type[S], argv: Sequence[str], *, program: str, desc
 
 
 def _show_help(settings: type[Settings], program: str, description: str) -> NoReturn:
-    tyro.cli(settings, args=["--help"], prog=program, description=description, use_underscores=True)
+    tyro.cli(_as_shown(settings), args=["--help"], prog=program, description=description, use_underscores=True)
     raise AssertionError("tyro ends the program after --help")
+
+
+def _as_shown(settings: type[Settings]) -> type[Settings]:
+    """Return the class with `bool | None` made `bool`, which tyro shows as `_scan` reads it: --x, --no-x."""
+    hint = tyro.conf.arg(help_behavior_hint="(default: None)")
+    either = {
+        name: (Annotated[bool, hint], Field(False, description=field.description))
+        for name, field in settings.model_fields.items()
+        if set(typing.get_args(field.annotation)) == {bool, type(None)}
+    }
+    return create_model(settings.__name__, __base__=settings, **either) if either else settings  # type: ignore[call-overload]
 
 
 class _Scan(NamedTuple):

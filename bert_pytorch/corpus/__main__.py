@@ -140,9 +140,10 @@ def _verify(words: list[str]) -> None:
     resolved = parse_settings(VerifyConfig, words, program=f"{PROGRAM} verify", description=VerifyConfig.__doc__ or "")
     for seen in verify(resolved.settings):
         masked = f", {seen.masked:,} masked" if seen.masked else ""
+        unknown = "" if seen.complete else "; no manifest: completeness unknown"
         _say(
             f"{seen.folder}: sound. {seen.shards} shard(s), {seen.sequences:,} sequences "
-            f"({seen.held_out_sequences:,} held out), {seen.tokens:,} tokens{masked}"
+            f"({seen.held_out_sequences:,} held out), {seen.tokens:,} tokens{masked}{unknown}"
         )
 
 

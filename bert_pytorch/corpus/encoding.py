@@ -36,7 +36,7 @@ from bert_pytorch.data.masking import MaskingConfig, policy_for
 from bert_pytorch.errors import InputError
 from bert_pytorch.files import atomic_write_json, exclusive_lock, remove_partial_files
 from bert_pytorch.progress import Progress
-from bert_pytorch.shards.layouts import BUILD_LOG, EVAL_PREFIX, TRAIN_PREFIX
+from bert_pytorch.shards.layouts import BUILD_LOG, EVAL_PREFIX, LONGEST_SEQUENCE, TRAIN_PREFIX
 from bert_pytorch.shards.writing import Compression
 from bert_pytorch.tokenization.tokenizer import Tokenizer
 from bert_pytorch.vocabulary import MERGES_TEXT, VOCABULARY_FILES
@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 SHORTEST_SEQUENCE = 8
 
-SequenceLength = Annotated[int, Field(ge=SHORTEST_SEQUENCE, le=65536)]
+SequenceLength = Annotated[int, Field(ge=SHORTEST_SEQUENCE, le=LONGEST_SEQUENCE)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 

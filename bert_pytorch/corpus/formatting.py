@@ -14,7 +14,7 @@ from pydantic import Field
 from bert_pytorch.corpus.builds import Build, fingerprint_of
 from bert_pytorch.corpus.cleaning import DEFAULT_STEPS, CleanStep
 from bert_pytorch.corpus.duplicates import find_duplicates
-from bert_pytorch.corpus.executors.pool import PoolConfig, run_tasks
+from bert_pytorch.corpus.executors.pool import PoolConfig, check_pool, run_tasks
 from bert_pytorch.corpus.format_units import (
     COUNTS,
     WORK_FOLDER,
@@ -137,6 +137,7 @@ def format_text(config: FormatConfig) -> Path:
         if not build.needs_work() and not restore_notes(folder, _read_record(folder)):
             logger.info("%s: finished already, nothing to do", folder)
             return folder
+        check_pool(config)
         with build.in_work():
             notes = _format_sources(sources, folder, config)
             build.finish(_record(notes, settings, fingerprint, content))

@@ -99,9 +99,8 @@ def _describe(path: Path, config: ShardConfig, color: bool) -> Iterator[str]:
     for number, sample in zip(indices.tolist(), samples, strict=True):
         yield ""
         label = sample.next_sentence_label
-        task = (
-            "" if label is None else f"; next sentence: {'a random text' if label else 'the true one'} (label {label})"
-        )
+        next_is = {0: "the true one", 1: "a random text"}.get(label or 0, "neither 0 nor 1")
+        task = "" if label is None else f"; next sentence: {next_is} (label {label})"
         title = f"row {number}: {len(sample.input_ids)} tokens, {int(sample.masked.sum())} masked{task}"
         yield paint(title, "heading", color)
         yield from sample_lines(sample, words, color)

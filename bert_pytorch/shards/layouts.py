@@ -11,6 +11,8 @@ from typing import Literal, NamedTuple
 Layout = Literal["native", "nvidia"]
 
 SCHEMA_VERSION = 1
+LONGEST_SEQUENCE = 65536
+"""Tokens of a row at most, so that a file's word for it never asks for all memory."""
 TRAIN_PREFIX, EVAL_PREFIX = "train_", "eval_"
 MANIFEST, BUILD_LOG, UNFINISHED = "manifest.json", "build_log.json", "unfinished.json"
 VOCABULARY_RECORD = "vocabulary.json"

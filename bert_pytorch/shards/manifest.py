@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bert_pytorch.errors import InputError
-from bert_pytorch.shards.layouts import MANIFEST, SCHEMA_VERSION, Layout
+from bert_pytorch.shards.layouts import LONGEST_SEQUENCE, MANIFEST, SCHEMA_VERSION, Layout
 
 
 class _Record(BaseModel):
@@ -45,7 +45,7 @@ class Manifest(_Record):
 
     schema_version: int = SCHEMA_VERSION
     layout: Layout
-    sequence_length: int
+    sequence_length: int = Field(gt=0, le=LONGEST_SEQUENCE)
     next_sentence: bool
     vocabulary_sha256: str
     vocabulary_size: int

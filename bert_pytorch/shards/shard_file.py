@@ -1,6 +1,6 @@
 """One shard: its header, read once, and its rows, memory-mapped: in place, or decompressed by `shards.cache`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,7 +46,7 @@ def read_header(path: Path) -> Header:
         InputError: if it is not HDF5, truncated, empty, of another layout, or its datasets disagree.
     """
     if path.stat().st_size == 0:
-        raise InputError(f"{path}: the file is empty (0 bytes), wanted an HDF5 shard. Remove it or build it again.")
+        raise InputError(f"{path}: the file is empty (0 bytes), wanted an HDF5 shard. {_advice(path)}")
     try:
         with h5py.File(path, "r") as file:
             return _header_of(path, file)
@@ -54,10 +54,16 @@ def read_header(path: Path) -> Header:
         if isinstance(error, PermissionError):
             raise
         whole = " It seems truncated: a copy or a download that did not finish?" if "truncated" in str(error) else ""
-        raise InputError(f"{path}: not a readable HDF5 file.{whole} Remove it or build it again.") from None
+        raise InputError(f"{path}: not a readable HDF5 file.{whole} {_advice(path)}") from None
+
+
+def _advice(path: Path) -> str:
+    ours = path.suffix == ".hdf5"
+    return "Remove it or build it again." if ours else "Name a shard (*.hdf5), or a folder with shards."
 
 
 def _header_of(path: Path, file: h5py.File) -> Header:
+    _refuse_data_elsewhere(path, file)
     names = {name for name, item in file.items() if isinstance(item, h5py.Dataset)}
     layout = layouts.layout_of(names)
     if layout is None:
@@ -74,19 +80,33 @@ def _header_of(path: Path, file: h5py.File) -> Header:
     counts = {name: data.shape[0] for name, data in columns.items()}
     if len(set(counts.values())) > 1:
         raise InputError(f"{path}: its datasets differ in rows: {counts}. Build the shard again.")
-    rows = columns[layouts.INPUT_IDS].shape[0]
+    rows, length = columns[layouts.INPUT_IDS].shape
     if rows == 0:
         raise InputError(f"{path}: it has no rows. Remove it.")
+    if length > layouts.LONGEST_SEQUENCE:
+        raise InputError(f"{path}: its rows have {length} tokens, wanted {layouts.LONGEST_SEQUENCE} at most.")
     return Header(
         path=path,
         layout=layout,
         num_rows=rows,
-        sequence_length=columns[layouts.INPUT_IDS].shape[1],
+        sequence_length=length,
         next_sentence=_has_pairs(file, layout),
         columns={name: (data.dtype.str, data.shape) for name, data in columns.items()},
         offsets=_offsets(columns),
         attributes={name: _plain(value) for name, value in file.attrs.items()},
     )
+
+
+def _refuse_data_elsewhere(path: Path, file: h5py.File) -> None:
+    """Refuse what makes HDF5 open other files, or the same data twice: a shard is hostile until it is read."""
+    for name in file:
+        linked = not isinstance(file.get(name, getlink=True), h5py.HardLink)
+        item = None if linked else file[name]
+        if linked or (isinstance(item, h5py.Dataset) and (item.external or item.is_virtual)):
+            raise InputError(
+                f"{path}: {name} stands elsewhere (a link, external storage or a virtual dataset), wanted in here. "
+                "Copy its data into one file."
+            )
 
 
 def _has_pairs(file: h5py.File, layout: Layout) -> bool:
@@ -157,10 +177,20 @@ def read_rows(header: Header, indices: np.ndarray) -> SequenceRows:
     return _rows_of(header, {name: column[places] for name, column in _columns(header, wanted).items()})
 
 
-def _columns(header: Header, which: slice | np.ndarray) -> dict[str, np.ndarray]:
+def read_cls_positions(header: Header, start: int, stop: int) -> np.ndarray:
+    """Read where rows of a native shard say that [CLS] stands, int (n,): always 0, so that nothing else reads it.
+
+    Raises:
+        InputError: if its compressed data are damaged.
+    """
+    name = layouts.SPECIAL_TOKEN_POSITIONS
+    return _columns(header, slice(start, stop), (name,))[name][:, 0]
+
+
+def _columns(header: Header, which: slice | np.ndarray, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
     try:
         with h5py.File(header.path, "r") as file:
-            return {name: file[name][which] for name in header.columns}
+            return {name: file[name][which] for name in names or header.columns}
     except OSError as error:
         if error.errno is not None:
             raise

@@ -21,7 +21,10 @@ logger = logging.getLogger(__name__)
 
 _SECONDS_TO_SEE_A_FILE = 5.0
 _FILES_LOOKED_FOR = 100
-_LIBRARIES = ("numpy", "tokenizers", "nltk", "h5py")
+_LIBRARIES = (
+    *("numpy", "h5py", "tokenizers", "tokie", "nltk", "nupunkt"),
+    *("wikiextractor", "charset-normalizer", "pyarrow", "zstandard"),
+)
 """Those whose version can change the bytes of a corpus."""
 
 

@@ -4,6 +4,7 @@ Before any work `dask_checks` makes sure that they run this very code and see th
 Dask's to replace; what it had in work is done again elsewhere.
 """
 
+import contextlib
 import logging
 import os
 import platform
@@ -51,10 +52,7 @@ class DaskPool:
         self._threads, self._looked = 0, 0.0
         self._client = _connect(scheduler)
         try:
-            if not self._count_threads():
-                raise WorkerError(
-                    f"the Dask scheduler at {scheduler} has no worker. Start some: {_worker_command(scheduler)}"
-                )
+            _refuse_no_workers(self._client, scheduler)
             check_workers(self._client, self._admitted, files_of(absolute(first_task)))
         except BaseException:
             self._client.close()
@@ -134,6 +132,22 @@ class DaskPool:
                 self._client.cancel([future for _, future in self._futures.values()], force=True)
         finally:
             self._client.close()
+
+
+def check_scheduler(scheduler: str) -> None:
+    """Make sure that a cluster can be reached and has a worker, which takes a moment.
+
+    Raises:
+        MissingDependencyError: without `distributed`.
+        WorkerError: if there is no scheduler or no worker.
+    """
+    with contextlib.closing(_connect(scheduler)) as client:
+        _refuse_no_workers(client, scheduler)
+
+
+def _refuse_no_workers(client: "Client", scheduler: str) -> None:
+    if not client.nthreads():
+        raise WorkerError(f"the Dask scheduler at {scheduler} has no worker. Start some: {_worker_command(scheduler)}")
 
 
 def _connect(scheduler: str) -> "Client":

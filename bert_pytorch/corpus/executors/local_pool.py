@@ -32,6 +32,7 @@ class LocalPool:
         self._arguments = (work, admit_workers())
         self._workers: list[_Worker] = []
         self._any_was_ready = False
+        self._ended_at_start = 0
 
     def submit(self, number: int, task: Any) -> None:
         """Give a task to an idle worker, or to a new one."""
@@ -66,12 +67,18 @@ class LocalPool:
 
     def _why_lost(self, worker: "_Worker") -> WorkerError:
         code = worker.process.exitcode or 0
+        if code < 0:
+            return WorkerLostError(
+                f"its worker process was killed by {_signal_name(-code)}; the usual reason is too little memory: start "
+                "again with fewer --processes."
+            )
         if not worker.ready and not self._any_was_ready:
+            self._ended_at_start += 1
+            others_live = any(other.process.is_alive() for other in self._workers)
+            if others_live and self._ended_at_start < self.capacity:
+                return WorkerLostError(f"its worker process ended with exit code {code}; see what it printed.")
             raise WorkerError(f"worker processes end as soon as they start (exit code {code}); see what they printed.")
-        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        return WorkerLostError(
-            f"its worker process was {how}; the usual reason is too little memory: start again with fewer --processes."
-        )
+        return WorkerLostError(f"its worker process ended with exit code {code}; see what it printed.")
 
     def _forget(self, worker: "_Worker") -> None:
         self._workers.remove(worker)
@@ -85,6 +92,13 @@ class LocalPool:
             worker.ask_to_end(at_once=kind is not None)
         for worker in self._workers:
             worker.end(at_once=False)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"
 
 
 class _Worker:

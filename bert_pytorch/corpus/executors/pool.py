@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from pydantic import Field
 
 from bert_pytorch.config.settings import Settings
-from bert_pytorch.corpus.executors.dask_pool import DaskPool
+from bert_pytorch.corpus.executors.dask_pool import DaskPool, check_scheduler
 from bert_pytorch.corpus.executors.local_pool import LocalPool
 from bert_pytorch.corpus.executors.tasks import Executor, InProcess, WorkerLostError
 from bert_pytorch.errors import (
@@ -66,6 +66,17 @@ class PoolConfig(Settings):
 def num_processes(config: PoolConfig) -> int:
     """Return the number of processes on this machine that a configuration asks for."""
     return config.processes or len(os.sched_getaffinity(0))
+
+
+def check_pool(pool: PoolConfig) -> None:
+    """Before work that leaves files behind: make sure that the cluster of `--scheduler` can be reached.
+
+    Raises:
+        MissingDependencyError: without `distributed`.
+        WorkerError: if there is no scheduler or no worker.
+    """
+    if pool.scheduler:
+        check_scheduler(pool.scheduler)
 
 
 def run_tasks(
@@ -203,4 +214,4 @@ def _told(name: str, error: Exception) -> str:
         text = str(error)
     else:
         text = f"{type(error).__name__}: {error}."
-    return text if name in text else f"{name}: {text}"
+    return text if text.startswith(tuple(f"{name}{end}" for end in ":, ")) else f"{name}: {text}"

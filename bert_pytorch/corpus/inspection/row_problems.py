@@ -56,7 +56,9 @@ def _mask_problems(rows: SequenceRows, vocabulary: Vocabulary | None) -> Iterato
     assert rows.static_masks is not None
     positions, token_ids, counts = rows.static_masks
     used = np.arange(positions.shape[1]) < counts[:, None]
+    yield "none of its tokens is masked", counts == 0
     yield "a used slot of masked_lm_positions follows an empty one", ((positions != 0) != used).any(axis=1)
+    yield "masked_lm_ids holds an id in a slot without a position", ((token_ids != 0) & (positions == 0)).any(axis=1)
     steps = np.diff(positions, axis=1)[:, : positions.shape[1] - 1]
     yield "masked positions do not increase (one is masked twice?)", (used[:, 1:] & (steps <= 0)).any(axis=1)
     last, middle = rows.lengths[:, None] - 1, rows.segment_b_starts[:, None] - 1

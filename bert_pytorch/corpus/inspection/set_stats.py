@@ -54,11 +54,14 @@ class SetCounts(NamedTuple):
     """int64 (V,), occurrences of each id."""
 
 
-def set_stats(folder: Path, vocabulary: Vocabulary | None, pool: PoolConfig) -> tuple[dict[str, Any], list[Chart]]:
+def set_stats(
+    folder: Path, name: str, vocabulary: Vocabulary | None, pool: PoolConfig
+) -> tuple[dict[str, Any], list[Chart]]:
     """Count one set, its training part and its held-out one.
 
     Args:
         folder: with shards of one set, or one shard.
+        name: of the set, in titles.
         vocabulary: used instead of the one beside the shards.
         pool: how the work is spread; the result does not depend on it.
 
@@ -73,7 +76,7 @@ def set_stats(folder: Path, vocabulary: Vocabulary | None, pool: PoolConfig) -> 
             counts = _count(shards, pool)
             result[part] = _as_json(shards, counts)
             if not charts:  # the held-out part looks like the training one
-                title = f"{folder.name}: length of {'training' if part == 'train' else 'held-out'} sequences"
+                title = f"{name}: length of {'training' if part == 'train' else 'held-out'} sequences"
                 histogram, length = from_dense(counts.lengths), shards.sequence_length
                 charts.append(draw_up(histogram, title, "tokens in a sequence", "sequences", limit=length))
     manifest = read_manifest(folder) if folder.is_dir() else None

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bert_pytorch.corpus.inspection.row_problems import row_problems
-from bert_pytorch.errors import InputError
+from bert_pytorch.errors import InputError, explain_os_error
 from bert_pytorch.files import sha256_of
 from bert_pytorch.records import Vocabulary
-from bert_pytorch.shards.layouts import COLUMNS
+from bert_pytorch.shards.layouts import COLUMNS, SPECIAL_TOKEN_POSITIONS
 from bert_pytorch.shards.manifest import ShardRecord
-from bert_pytorch.shards.shard_file import Header, read_header, read_parts
+from bert_pytorch.shards.shard_file import Header, read_cls_positions, read_header, read_parts
 from bert_pytorch.shards.vocabularies import refuse_other_vocabulary
 
 
@@ -23,6 +23,11 @@ class ShardCheck(NamedTuple):
     record: ShardRecord | None
     """What the manifest says of it."""
     vocabulary: Vocabulary | None
+
+    @property
+    def num_bytes(self) -> int:
+        """Of the file; 0 where it is gone."""
+        return self.path.stat().st_size if self.path.is_file() else 0
 
     def describe(self) -> str:
         """Name the shard."""
@@ -46,7 +51,8 @@ def check_shard(task: ShardCheck) -> ShardReport:
     problems: list[str] = []
     header = tried(problems, lambda: read_header(task.path))
     nothing = np.zeros(1, np.int64)
-    if task.record is not None and sha256_of(task.path) != task.record.sha256:
+    found_sha256 = None if task.record is None else tried(problems, lambda: sha256_of(task.path))
+    if task.record is not None and found_sha256 not in (None, task.record.sha256):
         problems.append(f"{task.path}: its bytes are not those of the manifest (SHA-256 differs)")
     if header is None:
         return ShardReport(task.path, None, nothing, 0, problems)
@@ -72,7 +78,11 @@ def _check_rows(task: ShardCheck, header: Header, problems: list[str]) -> tuple[
         lengths = rows.lengths[(rows.lengths >= 0) & (rows.lengths <= header.sequence_length)]
         histogram += np.bincount(lengths, minlength=len(histogram))
         masked += 0 if rows.static_masks is None else int(rows.static_masks.counts.sum())
-        for problem, wrong in row_problems(rows, task.vocabulary, crosses_documents=crosses):
+        found_here = list(row_problems(rows, task.vocabulary, crosses_documents=crosses))
+        if header.layout == "native":
+            stored = read_cls_positions(header, start, start + len(rows.lengths))
+            found_here.append((f"{SPECIAL_TOKEN_POSITIONS} does not start with 0", stored != 0))
+        for problem, wrong in found_here:
             if wrong.any():
                 first, count = found.get(problem, (start + int(np.flatnonzero(wrong)[0]), 0))
                 found[problem] = first, count + int(wrong.sum())
@@ -94,9 +104,11 @@ def _count_problems(path: Path, record: ShardRecord, header: Header, histogram: 
 
 
 def tried(problems: list[str], read: Any) -> Any:
-    """Return what `read` returns, or None with the message of its `InputError` added to `problems`."""
+    """Return what `read` returns, or None with the message of its `InputError` or `OSError` added to `problems`."""
     try:
         return read()
     except InputError as error:
         problems.append(str(error))
-        return None
+    except OSError as error:
+        problems.append(explain_os_error(error))
+    return None

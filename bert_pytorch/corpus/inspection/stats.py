@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bert_pytorch.corpus.executors.pool import PoolConfig
+from bert_pytorch.corpus.executors.pool import PoolConfig, check_pool
 from bert_pytorch.corpus.inspection.histograms import Chart
 from bert_pytorch.corpus.inspection.plots import save_charts
 from bert_pytorch.corpus.inspection.set_stats import set_stats
@@ -67,6 +67,7 @@ def collect_stats(config: StatsConfig) -> Statistics:
     Raises:
         InputError: if an input cannot be used.
     """
+    check_pool(config)
     sets, texts = _sort_inputs(config.input)
     given = None if config.vocab_file is None else read_vocabulary(config.vocab_file, config.lowercase)
     values: dict[str, Any] = {"sets": {}}
@@ -75,7 +76,7 @@ def collect_stats(config: StatsConfig) -> Statistics:
         values["text"], charts = text_stats(texts, given or _vocabulary_of(sets), config)
     for folder in sets:
         name = folder.name if [other.name for other in sets].count(folder.name) == 1 else str(folder)
-        values["sets"][name], more = set_stats(folder, given, config)
+        values["sets"][name], more = set_stats(folder, name, given, config)
         charts += more
     if config.output is not None:
         atomic_write_json(config.output / STATS_JSON, values)

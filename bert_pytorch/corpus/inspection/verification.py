@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from pydantic import Field
 
-from bert_pytorch.corpus.executors.pool import PoolConfig, run_tasks
+from bert_pytorch.corpus.executors.pool import PoolConfig, check_pool, run_tasks
 from bert_pytorch.corpus.inspection.shard_checks import ShardCheck, ShardReport, check_shard, tried
 from bert_pytorch.errors import InputError
 from bert_pytorch.files import TEMPORARY_PREFIX
@@ -52,6 +52,8 @@ class Verified(NamedTuple):
     held_out_sequences: int
     masked: int
     """Masked tokens of a static set."""
+    complete: bool
+    """Whether a manifest says that no shard is missing; foreign sets have none."""
 
 
 def verify(config: VerifyConfig) -> list[Verified]:
@@ -60,12 +62,13 @@ def verify(config: VerifyConfig) -> list[Verified]:
     Raises:
         InputError: naming all problems found, one line each.
     """
+    check_pool(config)
     folders = sorted({folder for path in config.input for folder in _set_folders(path)})
     checks = [_SetCheck(folder) for folder in folders]
     tasks = [task for check in checks for task in check.tasks]
-    with Progress("verify", sum(task.path.stat().st_size for task in tasks)) as progress:
+    with Progress("verify", sum(task.num_bytes for task in tasks)) as progress:
         reports = iter(
-            run_tasks(check_shard, tasks, config, ShardCheck.describe, progress, lambda task: task.path.stat().st_size)
+            run_tasks(check_shard, tasks, config, ShardCheck.describe, progress, lambda task: task.num_bytes)
         )
     results = [check.conclude([next(reports) for _ in check.tasks]) for check in checks]
     problems = list(dict.fromkeys(problem for check in checks for problem in check.problems))
@@ -93,11 +96,13 @@ class _SetCheck:
             return
         left = sorted(path.name for path in folder.glob(f"{TEMPORARY_PREFIX}*"))
         self.problems += [f"{folder / name}: left over from a writer that was killed; remove it" for name in left]
+        odd = [path for path in paths if not path.is_file()]
+        self.problems += [f"{path}: a folder, a link to nothing or a device, wanted a file; remove it" for path in odd]
+        paths = [path for path in paths if path.is_file()]
         vocabulary = self._vocabulary(paths)
         records = {} if self._manifest is None else {record.name: record for record in self._manifest.shards}
-        self.problems += [
-            f"{folder / name}: named by the manifest, but missing" for name in records if not (folder / name).exists()
-        ]
+        missing = set(records) - {path.name for path in [*paths, *odd]}
+        self.problems += [f"{folder / name}: named by the manifest, but missing" for name in records if name in missing]
         if self._manifest is not None:
             self._compare_vocabulary(self._manifest, vocabulary)
             self.problems += [f"{path}: not in the manifest" for path in paths if path.name not in records]
@@ -131,6 +136,8 @@ class _SetCheck:
         self.problems += [problem for report in reports for problem in report.problems]
         headers = [report.header for report in reports if report.header is not None]
         self._compare_kinds(headers)
+        if not (self.folder / MANIFEST).exists() and any("fingerprint" in header.attributes for header in headers):
+            self.problems.append(f"{self.folder}: no {MANIFEST}: the set is not whole; start the same build again")
         if self._manifest is not None and len(headers) == len(self._manifest.shards):
             self._compare_sums(reports)
         return Verified(
@@ -140,6 +147,7 @@ class _SetCheck:
             tokens=sum(_tokens(report.histogram) for report in reports),
             held_out_sequences=sum(header.num_rows for header in headers if is_held_out(header.path.name)),
             masked=sum(report.masked for report in reports),
+            complete=self._manifest is not None,
         )
 
     def _compare_kinds(self, headers: list[Header]) -> None:

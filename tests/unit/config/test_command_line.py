@@ -45,6 +45,8 @@ class RunSettings(OptimizerPart):
     """Updates of this session."""
     run_name: str | None = None
     """Name for people."""
+    lowercase: bool | None = None
+    """Casing where no file says it."""
     input_dir: Path | None = None
     """Folder of shards."""
     lengths: tuple[int, ...] = (128,)
@@ -242,3 +244,5 @@ def test_help_shows_every_field_with_its_docstring_and_default(tmp_path):
             assert field.description
             assert field.description.rstrip(".") in text
         assert "(default: 0.001)" in text
+        assert "--lowercase, --no_lowercase Casing where no file says it. (default: None)" in text
+        assert not result.stderr

@@ -158,6 +158,7 @@ def test_a_scheduler_that_is_not_there(
     assert said.code == 1
     assert f"cannot reach a Dask scheduler at tcp://127.0.0.1:{port}" in said.err
     assert "dask scheduler" in said.err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"], "told before any work"
     assert "Traceback" not in said.err
 
 
@@ -200,6 +201,14 @@ def test_a_worker_of_a_killed_start_never_writes_into_the_next_ones_work(tmp_pat
             time.sleep(0.5)
             assert not (out / "piece").exists(), "what the killed start had queued is not begun"
         assert sorted(path.name for path in out.iterdir()) == [".lock", "begun", "go", "piece_0", "piece_1"]
+
+
+def test_versions_of_all_that_decides_bytes_are_compared() -> None:
+    compared = dask_checks.facts({}, {}).versions
+    pinned = "".join((REPOSITORY / name).read_text() for name in ("requirements.txt", "requirements-extras.txt"))
+    extras = {"tokie", "nupunkt", "wikiextractor", "charset-normalizer", "pyarrow", "zstandard"}
+    assert extras <= set(compared)
+    assert all(f"\n{name}=" in f"\n{pinned}" for name in set(compared) - {"Python"})
 
 
 def test_paths_inside_a_task_become_absolute() -> None:

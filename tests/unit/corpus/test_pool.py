@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from bert_pytorch.corpus.builds import Build
+from bert_pytorch.corpus.executors import local_pool
 from bert_pytorch.corpus.executors import pool as pool_module
 from bert_pytorch.corpus.executors.pool import PoolConfig, run_tasks
 from bert_pytorch.errors import ConfigError, InputError, MissingDependencyError, WorkerError
@@ -171,6 +172,64 @@ def test_what_lacked_memory_in_company_is_done_alone(tmp_path: Path) -> None:
     results, pieces = run(die_in_company, tmp_path, processes=3)
     assert results == [number**2 for number in range(8)]
     assert [piece.attempts for piece in pieces] == [1, 1, 2, 2, 1, 1, 1, 1]
+
+
+def end_by_itself(piece: Piece) -> int:
+    piece.begin()
+    if piece.number == 3:
+        os._exit(7)
+    return piece.number
+
+
+def test_a_worker_that_ends_by_itself_is_not_blamed_on_memory(tmp_path: Path) -> None:
+    with pytest.raises(WorkerError, match=r"^piece 3: its worker process ended with exit code 7; see") as raised:
+        run(end_by_itself, tmp_path)
+    assert "memory" not in str(raised.value)
+
+
+def test_a_worker_killed_while_it_starts_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+
+    class Killed(local_pool._Worker):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            started.append(self)
+            if len(started) == 1:
+                self.process.kill()
+
+    monkeypatch.setattr(local_pool, "_Worker", Killed)
+    results, pieces = run(square, tmp_path, count=4)
+    assert results == [0, 1, 4, 9]
+    assert [piece.attempts for piece in pieces] == [1] * 4
+
+
+BROKEN_START = """
+import sys
+if __name__ == "__mp_main__":
+    sys.exit(5)
+from tests.unit.corpus.test_pool import run, square
+from pathlib import Path
+if __name__ == "__main__":
+    run(square, Path(sys.argv[1]), count=50)
+"""
+
+
+def test_workers_that_cannot_start_end_the_work_soon(tmp_path: Path) -> None:
+    script = tmp_path / "broken.py"
+    script.write_text(BROKEN_START)
+    command = [sys.executable, str(script), str(tmp_path)]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
+    assert "worker processes end as soon as they start (exit code 5)" in ended.stderr
+
+
+def refuse_a_part(piece: Piece) -> int:
+    raise InputError(f"archive.zip holds piece {piece.number}, which is bad")
+
+
+def test_a_name_inside_the_message_is_still_said_first(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"\n  - piece 0: archive\.zip holds piece 0, which is bad\n"):
+        run(refuse_a_part, tmp_path, processes=1, count=2)
 
 
 def die_while_writing(piece: Piece) -> int:

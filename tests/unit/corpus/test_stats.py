@@ -17,7 +17,10 @@ from tokenizers import BertWordPieceTokenizer
 from bert_pytorch.corpus.inspection import text_stats
 from bert_pytorch.corpus.inspection.histograms import add_histograms, draw_up, histogram_of, percentile
 from bert_pytorch.corpus.inspection.set_stats import packed_rows
+from bert_pytorch.corpus.inspection.stats import StatsConfig, collect_stats
 from bert_pytorch.corpus.inspection.stats_report import chart_lines
+from bert_pytorch.shards.writing import write_shard
+from tests.support.sequence_rows import make_rows
 from tests.unit.corpus.conftest import Tool
 
 PERCENTILES = (5, 25, 50, 75, 95, 99)
@@ -138,6 +141,15 @@ def test_a_set_is_counted_as_by_plain_loops_whatever_the_processes(
                 "tokens": total, "share": round(total / sum(lengths), 6),
                 **{fate: round(masked[fate] / total, 6) for fate in ("mask", "random", "kept")},
             }  # fmt: skip
+
+
+def test_sets_whose_folders_have_one_name_are_told_apart(tmp_path: Path) -> None:
+    folders = tmp_path / "a" / "set", tmp_path / "b" / "set"
+    for folder in folders:
+        write_shard(folder / "train_0.hdf5", make_rows(5), {})
+    found = collect_stats(StatsConfig(input=folders, processes=1))
+    assert list(found.values["sets"]) == [str(folder) for folder in folders]
+    assert [chart.title for chart in found.charts] == [f"{folder}: length of training sequences" for folder in folders]
 
 
 def best_fit(lengths: list[int], size: int) -> int:

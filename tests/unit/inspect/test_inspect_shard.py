@@ -15,8 +15,10 @@ from bert_pytorch.inspect.__main__ import main
 from bert_pytorch.inspect.terminal import printable, wants_color
 from bert_pytorch.records import Vocabulary
 from bert_pytorch.shards.shard_set import open_shards
+from bert_pytorch.shards.writing import write_shard
 from bert_pytorch.vocabulary import read_vocabulary
 from tests.support.data import shared_data
+from tests.support.sequence_rows import make_rows
 
 SPAN = re.compile(r"( ?)\x1b\[([\d;]+)m([^\x1b]*)\x1b\[0m")
 MASK_CODES = {"1;31": "masked", "1;35": "random", "1;33": "kept"}
@@ -175,6 +177,18 @@ def test_a_foreign_gzip_shard_without_a_vocabulary_shows_ids_and_touches_no_cach
     assert not (tmp_path / "cache").exists()
 
 
+def test_a_label_that_is_none_is_not_called_random(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_shard(tmp_path / "train_0.hdf5", make_rows(3), {})
+    with h5py.File(tmp_path / "train_0.hdf5", "r+") as file:
+        file["next_sentence_labels"][:] = [0, 1, 7]
+    out = show(capsys, "shard", tmp_path, "--index", 0, 1, 2)
+    assert re.findall("next sentence: (.*)", out) == [
+        "the true one (label 0)",
+        "a random text (label 1)",
+        "neither 0 nor 1 (label 7)",
+    ]
+
+
 class Terminal(io.StringIO):
     """A stream that says it is a terminal."""
 
@@ -199,6 +213,7 @@ def test_colour_is_for_terminals_that_want_it() -> None:
         ("shrad x", 2, "did you mean shard?"),
         ("shard", 2, "no shard is named"),
         ("shard {tmp}/nowhere", 1, "there is no such file or folder"),
+        ("shard {tmp}/vocab.txt", 1, "vocab.txt: not a readable HDF5 file. Name a shard (*.hdf5), or a folder"),
         ("shard {tmp}", 1, "no shard (*.hdf5) found"),
         ("shard {set}/train_0.hdf5 --index 100000", 1, "--index: found 100000, wanted 0 to"),
         ("shard {set} --vocab_file {tmp}/vocab.txt", 1, "it was made with another vocabulary"),

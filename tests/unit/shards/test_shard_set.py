@@ -256,6 +256,25 @@ def make_bad(case: str, folder: Path) -> None:
             with h5py.File(folder / "train_1.hdf5", "w") as file:
                 file["input_ids"], file["special_token_positions"] = np.zeros((4, 16), float), np.zeros((4, 3), int)
                 file["next_sentence_labels"] = rows.next_sentence_labels
+        case "external storage" | "virtual" | "external link" | "soft link":
+            with h5py.File(folder / "train_1.hdf5", "w") as file:
+                file["special_token_positions"] = np.zeros((4, 3), int)
+                file["next_sentence_labels"] = rows.next_sentence_labels
+                if case == "external storage":
+                    file.create_dataset("input_ids", (4, 16), "<i4", external=[("/etc/passwd", 0, 256)])
+                elif case == "virtual":
+                    source = h5py.VirtualSource(folder / "train_0.hdf5", "input_ids", (4, 16))
+                    layout = h5py.VirtualLayout((4, 16), "<i4")
+                    layout[:] = source
+                    file.create_virtual_dataset("input_ids", layout)
+                elif case == "external link":
+                    file["input_ids"] = h5py.ExternalLink("train_0.hdf5", "/input_ids")
+                else:
+                    file["ids"], file["input_ids"] = rows.input_ids, h5py.SoftLink("/ids")
+        case "long rows":
+            with h5py.File(folder / "train_1.hdf5", "w") as file:
+                file.create_dataset("input_ids", (1, 10**12), "<i4", chunks=(1, 1024))
+                file["special_token_positions"], file["next_sentence_labels"] = np.zeros((1, 3), int), np.zeros(1, int)
         case "unfinished":
             write_bytes(folder, "unfinished.json", b"{}")
         case "damaged manifest":
@@ -279,6 +298,11 @@ def make_bad(case: str, folder: Path) -> None:
         ("other datasets", "found the datasets pixels; wanted"),
         ("habana", "Habana's packed layout, which this version does not read"),
         ("wrong dtype", "input_ids has shape .* of float64, wanted whole numbers"),
+        *(
+            (case, r"train_1.hdf5: input_ids stands elsewhere \(a link, external storage or a virtual dataset\)")
+            for case in ("external storage", "virtual", "external link", "soft link")
+        ),
+        ("long rows", "train_1.hdf5: its rows have 1000000000000 tokens, wanted 65536 at most"),
         ("unfinished", "this set is not finished"),
         ("damaged manifest", "manifest.json: it is not JSON"),
         ("incomplete manifest", "manifest.json: missing or wrong: .*vocabulary_sha256"),
