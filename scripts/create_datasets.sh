@@ -22,7 +22,8 @@ usage: create_datasets.sh -o DIR [options]
       --download          Wikipedia and books into DIR/download; goes on where an earlier start was ended, and
                           says how to provide a file by hand where there is no network
       --format            text to one sentence a line, blank line between documents
-      --encode            formatted text to a vocabulary, unless one is given, and shards
+      --encode            formatted text to a vocabulary, unless one is given or there, and shards
+      --overwrite         the stages of this start remove what earlier ones made with other settings or text
 
   Options of --download:
       --language L        which Wikipedia: en (default), de, simple …
@@ -54,7 +55,7 @@ usage_error() {
 }
 
 language=() date=() mirrors=() books=true books_mirror=()
-output="" nproc=0 encode_type=roberta vocab_file="" vocab_size="" vocab_options=() seed=() extra=()
+output="" nproc=0 encode_type=roberta vocab_file="" vocab_size="" vocab_options=() overwrite=() seed=() extra=()
 download=false format=false encode=false inputs=() lengths=()
 
 while (($#)); do
@@ -74,6 +75,7 @@ while (($#)); do
         --vocab_file | --vocab-file) vocab_file=$value ;;
         --vocab_size | --vocab-size) vocab_size=$value ;;
         --vocab_kind | --vocab-kind) vocab_options+=(--kind "$value") ;;
+        --overwrite) overwrite=(--overwrite) ;;
         --cased) vocab_options+=(--no-lowercase) ;;
         --eval_fraction | --eval-fraction | --masking | --dupe_factor | --dupe-factor) extra+=("$option" "$value") ;;
         --seed) seed=(--seed "$value") ;;
@@ -127,7 +129,7 @@ if $format; then
     ! $books || [[ ! -d $bookscorpus ]] || inputs+=("$bookscorpus")
     ((${#inputs[@]})) ||
         usage_error "--input is missing: name text, a Wikipedia dump, or folders with such files; or give --download."
-    corpus format --input "${inputs[@]}" --output "$output/formatted" --processes "$nproc" "${seed[@]}"
+    corpus format --input "${inputs[@]}" --output "$output/formatted" --processes "$nproc" "${seed[@]}" "${overwrite[@]}"
 elif ((${#inputs[@]})); then
     formatted=("${inputs[@]}")
 fi
@@ -135,8 +137,13 @@ $encode || exit 0
 
 if [[ -z $vocab_file ]]; then
     vocab_file=$output/vocab
-    corpus vocab --input "${formatted[@]}" --output "$vocab_file" --vocab_size "${vocab_size:-30522}" \
-        "${vocab_options[@]}" "${seed[@]}"
+    asked=$vocab_size$(printf %s "${vocab_options[@]}" "${overwrite[@]}")
+    if [[ -z $asked && -f $vocab_file/vocabulary.json ]]; then
+        echo "vocabulary: $vocab_file (of an earlier start; --vocab_size or --overwrite would make another)"
+    else
+        corpus vocab --input "${formatted[@]}" --output "$vocab_file" --vocab_size "${vocab_size:-30522}" \
+            "${vocab_options[@]}" "${seed[@]}" "${overwrite[@]}"
+    fi
 fi
 
 # bert: the first length sees shorter sequences too, later ones only full ones.  roberta: never (Liu et al. 2019, §3.1).
@@ -151,4 +158,5 @@ else
     sequences=full_sentences
 fi
 corpus encode --input "${formatted[@]}" --output "$output/encoded" --vocab_file "$vocab_file" --sequences "$sequences" \
-    --max_seq_len "${lengths[@]}" --short_seq_prob "${short_seq_prob[@]}" --processes "$nproc" "${seed[@]}" "${extra[@]}"
+    --max_seq_len "${lengths[@]}" --short_seq_prob "${short_seq_prob[@]}" --processes "$nproc" "${seed[@]}" "${extra[@]}" \
+    "${overwrite[@]}"

@@ -46,6 +46,13 @@ def test_all_stages_build_both_lengths_and_a_second_start_changes_nothing(few_te
     assert create_datasets(*options).returncode == 0
     assert {path: path.stat().st_mtime_ns for path in times} == times
 
+    again = ["-o", out, "-p", 1, "--encode", "--encode-type", "roberta", "--max_seq_len", 32, "--eval_fraction", 0]
+    for more, tokens in ([], 600), (["--vocab_size", 500, "--overwrite"], 500):
+        said = create_datasets(*again, *more)
+        assert said.returncode == 0, said.stderr
+        (single,) = (out / "encoded").glob("*next_seq_task_false")
+        assert len(open_shards(single).vocabulary.tokens) == tokens  # type: ignore[union-attr]
+
 
 def test_stages_run_alone(few_texts: Path, tmp_path: Path) -> None:
     vocabulary = shared_data("vocab", "bert-base-uncased-vocab.txt")
