@@ -29,6 +29,8 @@ class FormatTask(NamedTuple):
     folder: Path
     newlines: Newlines
     splitter: SplitterName
+    parameters_sha256: str
+    """Of the splitter's parameters, by which workers know those that they have loaded; empty where it has none."""
     clean_steps: tuple[CleanStep, ...]
     duplicates: np.ndarray
     """int64, numbers of the unit's documents that are left out, ascending; blank documents have none."""
@@ -71,7 +73,7 @@ def format_unit(task: FormatTask) -> None:
 
 
 def _formatted(task: FormatTask, counts: dict[str, int]) -> Iterator[bytes]:
-    splitter = load_splitter(task.folder, task.splitter)
+    splitter = load_splitter(task.folder, task.splitter, task.parameters_sha256)
     left_out = set(task.duplicates.tolist())
     for number, text in enumerate(clean_documents(task.unit, task.clean_steps, counts)):
         if number in left_out:
@@ -117,10 +119,14 @@ def prepare_work_folder(folder: Path) -> None:
         remove_partial_files(inside)
 
 
+def _is_whole(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size
+
+
 def restore_notes(folder: Path, record: dict[str, Any]) -> bool:
-    """Tell whether a finished build has lost files, and note again which of its units are whole."""
+    """Tell whether a finished build has lost files or parts of them, and note again which of its units are whole."""
     files = record["files"]
-    lost = {file["unit"] for file in files if not (folder / file["name"]).is_file()}
+    lost = {file["unit"] for file in files if not _is_whole(folder / file["name"], file["bytes"])}
     if not lost:
         return False
     for unit, counts in record["units"].items():

@@ -27,7 +27,7 @@ from bert_pytorch.corpus.format_units import (
 from bert_pytorch.corpus.inputs.encodings import AUTO, encoding_problem
 from bert_pytorch.corpus.inputs.stretches import Documents, Quoting, ReadOptions, Source
 from bert_pytorch.corpus.inputs.wikipedia import check_dump
-from bert_pytorch.corpus.sentences import PARAMETERS_FILE, Newlines, SplitterName, prepare_splitter
+from bert_pytorch.corpus.sentences import PARAMETERS_FILE, Newlines, SplitterName, parameters_sha256, prepare_splitter
 from bert_pytorch.corpus.sources import Unit, find_sources, hash_files, plan_units
 from bert_pytorch.errors import InputError
 from bert_pytorch.files import exclusive_lock, sha256_of
@@ -136,11 +136,12 @@ def format_text(config: FormatConfig) -> Path:
             _clear_work(folder)
         if not build.needs_work() and not restore_notes(folder, _read_record(folder)):
             logger.info("%s: finished already, nothing to do", folder)
+            _clear_work(folder)  # of a start that was killed right before its end
             return folder
         check_pool(config)
         with build.in_work():
             notes = _format_sources(sources, folder, config)
-            build.finish(_record(notes, settings, fingerprint, content))
+            build.finish({**_record(notes, settings, fingerprint, content), "splitter": _splitter(config, folder)})
         _clear_work(folder)
     return folder
 
@@ -162,8 +163,9 @@ def _format_sources(sources: list[Source], folder: Path, config: FormatConfig) -
     duplicates = (
         find_duplicates(units, folder, steps, config) if config.deduplicate else [np.empty(0, np.int64)] * len(units)
     )
+    parameters = parameters_sha256(folder, config.splitter)
     tasks = [
-        FormatTask(unit, folder, newlines, config.splitter, steps, left_out)
+        FormatTask(unit, folder, newlines, config.splitter, parameters, steps, left_out)
         for unit, left_out in zip(units, duplicates, strict=True)
     ]
     return _format_units(tasks, config)
@@ -186,8 +188,9 @@ def _sample(units: list[Unit], steps: tuple[CleanStep, ...], num_bytes: int, see
         from_this = 0
         with contextlib.closing(clean_documents(units[index], steps)) as documents:
             for document in documents:
-                yield document
-                from_this += len(document.encode())
+                part = document[: share - from_this]  # one document may be 100 MB, and learning takes 50 times that
+                yield part
+                from_this += len(part.encode())
                 if from_this >= share:
                     break
         taken += from_this
@@ -220,6 +223,14 @@ def _record(
         "files": [{"unit": unit, **file} for unit, note in notes.items() for file in note["files"]],
         "units": {unit: note["counts"] for unit, note in notes.items()},
     }
+
+
+def _splitter(config: FormatConfig, folder: Path) -> dict[str, str]:
+    """Describe the splitter: where its parameters came from depends on what is installed."""
+    described = {"name": config.splitter, "parameters_sha256": parameters_sha256(folder, config.splitter)}
+    if config.splitter == "nltk":
+        described["origin"] = json.loads((folder / PARAMETERS_FILE).read_text(encoding="utf-8"))["origin"]
+    return described
 
 
 def _tell(counts: dict[str, int]) -> None:

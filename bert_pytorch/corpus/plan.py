@@ -104,7 +104,10 @@ def text_files(paths: Sequence[Path], output: Path | None = None) -> list[Path]:
             files.append(path)
         else:
             raise InputError(f"{path}: there is no such file or folder. Check the spelling of the path.")
-    return files
+    unique: dict[Path, Path] = {}
+    for file in files:
+        unique.setdefault(file.resolve(), file)  # copies could stand on both sides of the held-out split
+    return list(unique.values())
 
 
 def _is_text(file: Path, below: Path, output: Path | None) -> bool:

@@ -17,7 +17,7 @@ from typing import Literal
 
 from bert_pytorch.corpus import punkt
 from bert_pytorch.errors import MissingDependencyError
-from bert_pytorch.files import atomic_write_json
+from bert_pytorch.files import atomic_write_json, sha256_of
 
 logger = logging.getLogger(__name__)
 
@@ -75,9 +75,20 @@ def _prepare_punkt(path: Path, language: str, sample: Callable[[], Iterable[str]
     return f"Punkt, {origin} ({path})"
 
 
+def parameters_sha256(folder: Path, name: SplitterName) -> str:
+    """Return the SHA-256 of the splitter's parameters in `folder`; empty where it has none."""
+    return sha256_of(folder / PARAMETERS_FILE) if name == "nltk" else ""
+
+
 @functools.lru_cache(maxsize=1)
-def load_splitter(folder: Path, name: SplitterName = "nltk") -> Splitter:
-    """Return the splitter whose parameters, if it has any, are in `folder`."""
+def load_splitter(folder: Path, name: SplitterName = "nltk", sha256: str = "") -> Splitter:
+    """Return the splitter whose parameters, if it has any, are in `folder`.
+
+    Args:
+        folder: with `punkt.json`.
+        name: of the splitter.
+        sha256: of the parameters: a process that lives on, as Dask's do, loads those of another build anew.
+    """
     if name == "newline":
         return lambda line: [line]
     if name == "nupunkt":

@@ -110,6 +110,12 @@ def find_sources(paths: Sequence[Path], output: Path | None = None) -> list[Sour
             sources.append(Source(path, kind, True))
         else:
             raise InputError(f"{path}: what kind of text is this? Wanted a name that ends in {KNOWN_ENDINGS}.")
+    unique: dict[Path, Source] = {}
+    for source in sources:
+        unique.setdefault(source.path.resolve(), source)
+    if len(unique) < len(sources):
+        logger.info("%d file(s) named more than once are read once", len(sources) - len(unique))
+    sources = list(unique.values())
     problems = [problem for source in sources if (problem := content_problem(source.path, source.kind))]
     if problems:
         more = [f"… and {len(problems) - _MOST_NAMED} more"] if len(problems) > _MOST_NAMED else []

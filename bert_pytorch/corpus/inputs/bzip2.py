@@ -34,10 +34,17 @@ def read_range(path: Path, start: int, end: int) -> Iterator[bytes]:
         first = next(marks, None)
         if first is None and start == 0:
             raise InputError(f"{path}: not a bzip2 file, or empty. Copy or download it again.")
+        if start == 0 and first != _HEADER_BITS and not _begins_empty(file):
+            raise InputError(f"{path}: damaged near byte 4 (no block begins). Copy or download it again.")
         while first is not None and first < end * 8:
             following = next(marks, None)
             yield from _decompress(file, path, first, _end_of_block(file, path, first, following))
             first = following
+
+
+def _begins_empty(file: BinaryIO) -> bool:
+    """Whether the file's first stream has no block."""
+    return next(_marks(file, _END_MARK, _HEADER_BITS, _HEADER_BITS + 1), None) is not None
 
 
 def _marks(file: BinaryIO, mark: int, start: int, end: int | None) -> Iterator[int]:
@@ -122,6 +129,8 @@ def _decompress(file: BinaryIO, path: Path, first: int, end: int) -> Iterator[by
                 raise OSError("a block has no end")
             if piece:
                 yield piece
+        if decompressor.unused_data:
+            raise OSError("more follows a block: the mark of the next one is damaged")
     except OSError as error:
         raise InputError(f"{path}: damaged near byte {place} ({error}). Copy or download it again.") from None
 

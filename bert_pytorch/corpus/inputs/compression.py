@@ -41,8 +41,7 @@ def read_chunks(
                 with gzip.open(file, "rb") as unpacked:
                     yield from _plain(unpacked, None)
             elif compression == "bz2":
-                with bz2.open(file, "rb") as unpacked:
-                    yield from _plain(unpacked, None)
+                yield from _unpack_bzip2(file)
             else:
                 yield from _gathered(_unpack_zstd(file, path))
     except (EOFError, gzip.BadGzipFile, zlib.error, OSError) as error:
@@ -58,6 +57,24 @@ def _plain(file: IO[bytes] | gzip.GzipFile, length: int | None) -> Iterator[byte
         yield chunk
         if length is not None:
             length -= len(chunk)
+
+
+def _unpack_bzip2(file: IO[bytes]) -> Iterator[bytes]:
+    # bz2.open takes a damaged second stream, and all after it, for rubbish behind the file.
+    unpacker, packed = None, b""
+    while True:
+        if not packed and (unpacker is None or unpacker.needs_input):
+            packed = file.read(CHUNK_BYTES)
+            if not packed:
+                break
+        unpacker = unpacker or bz2.BZ2Decompressor()
+        if piece := unpacker.decompress(packed, CHUNK_BYTES):
+            yield piece
+        packed = b""
+        if unpacker.eof:
+            packed, unpacker = unpacker.unused_data, None
+    if unpacker is not None:
+        raise EOFError("it ends within a stream")
 
 
 def _unpack_zstd(file: IO[bytes], path: Path) -> Iterator[bytes]:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from bert_pytorch.corpus.inputs.bzip2 import read_range
 from bert_pytorch.errors import InputError
+from tests.support.data import shared_data
 
 WORDS = "".join(random.Random(5).choices("abcdefghijklmnopqrstuvwxyz      <>", k=600_000)).encode()
 EMPTY = bz2.compress(b"")
@@ -72,3 +73,25 @@ def test_damage_and_a_cut_are_told(tmp_path: Path, name: str) -> None:
         (tmp_path / "other").write_bytes(other)
         with pytest.raises(InputError, match="not a bzip2 file"):
             list(read_range(tmp_path / "other", 0, 100))
+
+
+def test_no_damage_loses_text_silently(tmp_path: Path) -> None:
+    text = shared_data("wikitext-2", "valid.txt").read_bytes()[:100_000]
+    parts = [text[start : start + 20_000] for start in range(0, len(text), 20_000)]
+    streams = [bz2.compress(part, 1) for part in parts]
+    heads = [sum(map(len, streams[:index])) for index in range(len(streams))]
+    path, whole = tmp_path / "damaged.bz2", b"".join(streams)
+    chance = random.Random(7)
+    told = 0
+    for flip in range(300):
+        place = chance.choice(heads) + chance.randrange(30) if flip % 2 else chance.randrange(len(whole))
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << chance.randrange(8)
+        path.write_bytes(damaged)
+        try:
+            found = b"".join(read_range(path, 0, len(whole)))
+        except InputError:
+            told += 1
+        else:
+            assert found == text, f"bit flip in byte {place} lost text"
+    assert told > 200

@@ -2,14 +2,17 @@
 
 import gzip
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from nltk.tokenize.punkt import PunktParameters
 
 from bert_pytorch.corpus import format_units, formatting
 from bert_pytorch.corpus.inputs import wikipedia
 from bert_pytorch.corpus.inputs.stretches import ReadOptions
 from bert_pytorch.corpus.sources import find_sources, plan_units, read_unit
+from bert_pytorch.files import sha256_of
 from bert_pytorch.tokenization.tokenizer import load_tokenizer
 from tests.support.data import shared_data
 from tests.unit.corpus.conftest import Tool, contents
@@ -117,3 +120,62 @@ def test_vocab_from_a_sample_takes_whole_documents_by_seed(tool: Tool, formatted
         assert tool("vocab", "--input", formatted_text, "--output", out, *options).code == 0
         sizes.append((out / "vocab.txt").read_bytes())
     assert sizes[0] == sizes[2] != sizes[1]
+
+
+def test_two_builds_in_one_folder_and_process_use_their_own_parameters(tool: Tool, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("He met approx. Nine people. They left.")
+    empty = {
+        "abbreviations": [],
+        "collocations": [],
+        "sentence_starters": [],
+        "orthographic_context": {},
+        "origin": "x",
+    }
+    seen = []
+    for abbreviations in ([], ["approx"]):
+        parameters = tmp_path / f"parameters_{len(abbreviations)}.json"
+        parameters.write_text(json.dumps({**empty, "abbreviations": abbreviations}))
+        words = ["--input", tmp_path / "text.txt", "--output", tmp_path / "out", "--processes", 1, "--overwrite"]
+        assert tool("format", *words, "--splitter_parameters", parameters).code == 0
+        seen.append((tmp_path / "out" / "formatted_00000.txt").read_text().count("\n"))
+        record = json.loads((tmp_path / "out" / "formatted.json").read_text())["splitter"]
+        assert record["origin"] == f"parameters of {parameters.name}"
+        assert record["parameters_sha256"] == sha256_of(tmp_path / "out" / "punkt.json")
+    assert seen == [3, 2]
+
+
+def test_truncated_text_is_made_again_and_work_of_a_killed_end_goes(tool: Tool, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("One sentence. Another one.\n\nA second document.")
+    words = ["--input", tmp_path / "text.txt", "--output", tmp_path / "out", "--processes", 1]
+    assert tool("format", *words).code == 0
+    made = tmp_path / "out" / "formatted_00000.txt"
+    whole = made.read_bytes()
+    made.write_bytes(whole[:10])
+    (tmp_path / "out" / ".work" / "units").mkdir(parents=True)
+    assert tool("format", *words).code == 0
+    assert made.read_bytes() == whole
+    (tmp_path / "out" / ".work").mkdir()
+    before = made.stat().st_mtime_ns
+    assert tool("format", *words).code == 0
+    assert made.stat().st_mtime_ns == before
+    assert not (tmp_path / "out" / ".work").exists()
+
+
+def test_punkt_learns_from_the_beginning_of_a_huge_document(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "huge.txt").write_text("A sentence of a book. " * 100_000)
+    learnt: list[int] = []
+
+    def learn(texts: Iterable[str]) -> PunktParameters:
+        learnt.extend(map(len, texts))
+        return PunktParameters()
+
+    monkeypatch.setattr("bert_pytorch.corpus.punkt.learn", learn)
+    config = formatting.FormatConfig(
+        input=(tmp_path / "huge.txt",),
+        output=tmp_path / "out",
+        documents="file",
+        splitter_sample_bytes=5000,
+        processes=1,
+    )
+    formatting.format_text(config)
+    assert sum(learnt) == 5000

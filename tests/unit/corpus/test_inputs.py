@@ -17,9 +17,11 @@ from hypothesis import strategies as st
 from bert_pytorch.corpus import sources
 from bert_pytorch.corpus.executors.pool import PoolConfig
 from bert_pytorch.corpus.inputs import compression, stretches, tables, text
+from bert_pytorch.corpus.inputs.compression import read_chunks
 from bert_pytorch.corpus.inputs.stretches import ReadOptions
 from bert_pytorch.corpus.sources import find_sources, hash_files, plan_units, read_unit
 from bert_pytorch.errors import InputError, MissingDependencyError
+from tests.support.commands import run
 from tests.unit.corpus.conftest import AWKWARD_DOCUMENTS, Tool, contents
 
 TEXTS = [
@@ -341,3 +343,44 @@ def test_awkward_documents_survive_every_container(tmp_path: Path) -> None:
     quoted = tmp_path / "a.csv"
     quoted.write_bytes(table(writable, ",", csv.QUOTE_ALL).encode())
     assert read(quoted) == writable
+
+
+def test_a_damaged_second_stream_of_bzip2_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "text.txt.bz2"
+    first, second = bz2.compress(b"one\n" * 5000), bz2.compress(b"two\n" * 5000)
+    path.write_bytes(first + second)
+    assert b"".join(read_chunks(path, "bz2")) == b"one\n" * 5000 + b"two\n" * 5000
+    for damaged in (b"X" + second[1:], second[:-9]):
+        path.write_bytes(first + damaged)
+        with pytest.raises(InputError, match="not a whole bzip2 file"):
+            list(read_chunks(path, "bz2"))
+
+
+def test_a_small_parquet_file_of_one_large_repeated_text_takes_little_memory(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow", reason="needs pyarrow (requirements-extras.txt)")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "repeated.parquet"
+    text = "word " * 40_000
+    parquet.write_table(pyarrow.table({"text": pyarrow.array([text] * 2000).dictionary_encode()}), path)
+    assert path.stat().st_size < 100_000
+    code = (
+        "import sys, pathlib\n"
+        "from bert_pytorch.corpus.sources import find_sources, plan_units, read_unit\n"
+        "from bert_pytorch.corpus.inputs.stretches import ReadOptions\n"
+        "units = plan_units(find_sources([pathlib.Path(sys.argv[1])]), ReadOptions())\n"
+        "print(sum(1 for unit in units for text in read_unit(unit)))\n"
+        "print([line for line in open('/proc/self/status') if line.startswith('VmHWM')][0].split()[1])\n"
+    )
+    said = run([sys.executable, "-c", code, str(path)])
+    assert said.code == 0, said
+    count, kib = map(int, said.stdout.split())
+    assert count == 2000
+    assert kib < 300_000, "the rows together are 400 MB"
+
+
+def test_a_file_named_twice_is_read_once(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.txt").write_text(f"text {name}")
+    paths = [tmp_path / "b.txt", tmp_path, tmp_path / "sub" / ".." / "a.txt"]
+    (tmp_path / "sub").mkdir()
+    assert [source.path.name for source in sources.find_sources(paths)] == ["b.txt", "a.txt"]
