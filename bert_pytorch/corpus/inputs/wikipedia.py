@@ -19,7 +19,7 @@ from bert_pytorch.corpus.inputs.bzip2 import read_range
 from bert_pytorch.corpus.inputs.stretches import ReadOptions, Source, Stretch
 from bert_pytorch.errors import BertPytorchError, InputError, MissingDependencyError
 
-_SMALLEST_PART, _LARGEST_PART = 2 << 20, 16 << 20
+_SMALLEST_PART, _LARGEST_PART = 4 << 20, 16 << 20
 """Compressed bytes of a part: 1/16 of the dump within these limits.  A part costs 0.2 s of processor time to begin, its
 work is some 0.8 s a MiB."""
 _UNPACKED = 4

@@ -139,7 +139,7 @@ def test_a_dynamic_set_shows_the_masks_that_training_draws(
 def test_the_header_and_the_checksum(sets: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = show(capsys, "shard", sets["static"], "--num_samples", 0)
     assert "nvidia (static masking)" in out
-    assert re.search(r"masked_lm_positions +int32 \[\d+, 80\]", out)
+    assert re.search(r"masked_lm_positions +int32 \[\d+, 10\]", out)
     assert "of which the first is shown" in out
     assert "as in the manifest" in out
     assert 'sequences "full_sentences"' in out
