@@ -15,6 +15,7 @@ import numpy as np
 from bert_pytorch.corpus.cleaning import CleanStep
 from bert_pytorch.corpus.executors.pool import PoolConfig, run_tasks
 from bert_pytorch.corpus.format_units import WORK_FOLDER, clean_documents
+from bert_pytorch.corpus.sentences import single_spaced
 from bert_pytorch.corpus.sources import Unit
 from bert_pytorch.files import atomic_path
 from bert_pytorch.progress import Progress
@@ -77,7 +78,10 @@ def hash_unit(task: HashTask) -> None:
 
 def _hashes(task: HashTask) -> Iterator[bytes]:
     for text in clean_documents(task.unit, task.clean_steps):
-        yield hashlib.blake2b(" ".join(text.split()).encode(), digest_size=_HASH_BYTES).digest()
+        digest = hashlib.blake2b(digest_size=_HASH_BYTES)
+        for number, piece in enumerate(single_spaced(text)):
+            digest.update(f" {piece}".encode() if number else piece.encode())
+        yield digest.digest()
 
 
 def repeated(hashes: np.ndarray) -> np.ndarray:

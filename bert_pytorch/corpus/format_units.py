@@ -19,6 +19,8 @@ FILE_BYTES = 32 << 20
 WORK_FOLDER = ".work"
 """What a build needs until it is finished, beside its products."""
 
+_BATCH = 4096
+"""Sentences written at a time."""
 COUNTS = ("documents", "sentences", "blank_documents", "duplicates", "nul_characters", "half_surrogates")
 
 
@@ -72,17 +74,24 @@ def format_unit(task: FormatTask) -> None:
     atomic_write_json(_note_path(task.folder, task.unit.name), {"files": files, "counts": counts})
 
 
-def _formatted(task: FormatTask, counts: dict[str, int]) -> Iterator[bytes]:
+def _formatted(task: FormatTask, counts: dict[str, int]) -> Iterator[Iterator[bytes]]:
+    """Yield each document that has a sentence, in pieces, to be taken before the next document is."""
     splitter = load_splitter(task.folder, task.splitter, task.parameters_sha256)
     left_out = set(task.duplicates.tolist())
     for number, text in enumerate(clean_documents(task.unit, task.clean_steps, counts)):
         if number in left_out:
             counts["duplicates"] += 1
             continue
-        if sentences := split_document(text, splitter, task.newlines):
+        pieces = _pieces(split_document(text, splitter, task.newlines), counts)
+        if first := next(pieces, b""):
             counts["documents"] += 1
-            counts["sentences"] += len(sentences)
-            yield ("\n".join(sentences) + "\n").encode()
+            yield itertools.chain([first], pieces)
+
+
+def _pieces(sentences: Iterator[str], counts: dict[str, int]) -> Iterator[bytes]:
+    while batch := list(itertools.islice(sentences, _BATCH)):
+        counts["sentences"] += len(batch)
+        yield ("\n".join(batch) + "\n").encode()
 
 
 def clean_documents(
@@ -100,14 +109,14 @@ def clean_documents(
             yield text
 
 
-def _write_file(path: Path, documents: Iterator[bytes]) -> dict[str, Any]:
+def _write_file(path: Path, documents: Iterator[Iterator[bytes]]) -> dict[str, Any]:
     size, digest = 0, hashlib.sha256()
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         for document in documents:
-            content = b"\n" + document if size else document
-            file.write(content)
-            digest.update(content)
-            size += len(content)
+            for content in itertools.chain([b"\n"] if size else [], document):
+                file.write(content)
+                digest.update(content)
+                size += len(content)
             if size >= FILE_BYTES:
                 break
     return {"name": path.name, "bytes": size, "sha256": digest.hexdigest()}

@@ -7,11 +7,10 @@ newline    every line is a sentence
 """
 
 import functools
-import itertools
 import json
 import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -29,7 +28,9 @@ Splitter = Callable[[str], list[str]]
 PARAMETERS_FILE = "punkt.json"
 _WRAP_WIDTH = 120
 _SENTENCE_ENDS = tuple(".!?:;…\"'”’)]。！？")  # noqa: RUF001 the full-width ones are meant
-_BLANK_LINES = re.compile(r"\n\s*\n")
+_BLANK_LINES, _LINE_END, _WHITE_SPACE = re.compile(r"\n\s*\n"), re.compile(r"\n"), re.compile(r"\s")
+_WINDOW = 1 << 20
+"""Characters that are divided at a time: lists of all words, or lines, take many times the memory of their text."""
 
 
 def prepare_splitter(
@@ -107,8 +108,8 @@ def _import_nupunkt() -> Splitter:
     return lambda text: [" ".join(str(sentence).split()) for sentence in nupunkt.sent_tokenize(text)]
 
 
-def split_document(text: str, splitter: Splitter, newlines: Newlines) -> list[str]:
-    """Split a document into sentences, white space normalised to single spaces, none of them empty.
+def split_document(text: str, splitter: Splitter, newlines: Newlines) -> Iterator[str]:
+    """Yield the sentences of a document, white space normalised to single spaces, none of them empty.
 
     Args:
         text: a document; blank lines separate paragraphs.
@@ -117,16 +118,39 @@ def split_document(text: str, splitter: Splitter, newlines: Newlines) -> list[st
             (text wrapped at a fixed width); `auto` decides for each document by its looks.
     """
     join = newlines == "join" or (newlines == "auto" and _looks_wrapped(text))
-    paragraphs = _BLANK_LINES.split(text) if join else text.split("\n")
-    return [
-        sentence for paragraph in paragraphs if (words := paragraph.split()) for sentence in splitter(" ".join(words))
-    ]
+    separator = _BLANK_LINES if join else _LINE_END
+    for window in _windows(text, separator):
+        for paragraph in separator.split(window) if join else window.split("\n"):
+            if spaced := " ".join(single_spaced(paragraph)):
+                yield from splitter(spaced)
+
+
+def single_spaced(text: str) -> Iterator[str]:
+    """Yield pieces of a text, to be put together by single spaces: all its words, and no other white space."""
+    for window in _windows(text, _WHITE_SPACE):
+        if words := window.split():
+            yield " ".join(words)
+
+
+def _windows(text: str, separator: re.Pattern[str]) -> Iterator[str]:
+    """Divide a text at some of its separators, of white space, into pieces of about `_WINDOW` characters."""
+    start = 0
+    while len(text) - start > _WINDOW and (found := separator.search(text, start + _WINDOW)):
+        yield text[start : found.start()]
+        start = found.end()
+    yield text[start:]
 
 
 def _looks_wrapped(text: str) -> bool:
     """Whether lines are short and most lines that are followed by another end in the middle of a sentence."""
-    lines = [line.strip() for line in text.split("\n")]
-    inner = [line for line, following in itertools.pairwise(lines) if line and following]
-    if not inner or max(map(len, lines)) > _WRAP_WIDTH:
-        return False
-    return sum(line.endswith(_SENTENCE_ENDS) for line in inner) < len(inner) / 2
+    inner = ended = 0
+    before = ""
+    for window in _windows(text, _LINE_END):
+        for line in map(str.strip, window.split("\n")):
+            if len(line) > _WRAP_WIDTH:
+                return False
+            if before and line:
+                inner += 1
+                ended += before.endswith(_SENTENCE_ENDS)
+            before = line
+    return ended < inner / 2

@@ -52,7 +52,7 @@ def read_text_documents(stretch: Stretch, options: ReadOptions) -> Iterator[str]
             yield from _between_blank_lines(_chain(begun, pieces), stretch)
             return
     if begun:
-        yield "".join(begun)
+        yield _taken(begun)
 
 
 def _chain(begun: list[str], pieces: Iterator[str]) -> Iterator[str]:
@@ -67,9 +67,10 @@ def _between_blank_lines(pieces: Iterable[str], stretch: Stretch) -> Iterator[st
     for piece in pieces:
         text, start = edge + piece, 0
         for separator in _SEPARATOR.finditer(text):
-            if ended := "".join([*document, text[start : separator.start()]]).strip():
+            document.append(text[start : separator.start()])
+            length, start = 0, separator.end()
+            if ended := _taken(document).strip():
                 yield ended
-            document, length, start = [], 0, separator.end()
         rest = text[start:]
         end = rest.rfind("\n")
         edge = rest[end:] if end >= 0 and rest[end:].isspace() else ""  # a blank line may go on in the next piece
@@ -77,5 +78,12 @@ def _between_blank_lines(pieces: Iterable[str], stretch: Stretch) -> Iterator[st
         length += len(rest)
         if length > LARGEST_DOCUMENT:
             raise too_large(f"{stretch.path}: a document with no blank line in it")
-    if last := "".join(document).strip():
+    if last := _taken(document).strip():
         yield last
+
+
+def _taken(parts: list[str]) -> str:
+    """Join parts and let go of them: whoever gets the text may be long at it."""
+    text = "".join(parts)
+    parts.clear()
+    return text

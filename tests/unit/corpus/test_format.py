@@ -2,15 +2,17 @@
 
 import gzip
 import json
+import tracemalloc
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 from nltk.tokenize.punkt import PunktParameters
 
-from bert_pytorch.corpus import format_units, formatting
+from bert_pytorch.corpus import format_units, formatting, punkt
 from bert_pytorch.corpus.inputs import wikipedia
 from bert_pytorch.corpus.inputs.stretches import ReadOptions
+from bert_pytorch.corpus.sentences import SplitterName
 from bert_pytorch.corpus.sources import find_sources, plan_units, read_unit
 from bert_pytorch.files import sha256_of
 from bert_pytorch.tokenization.tokenizer import load_tokenizer
@@ -179,3 +181,26 @@ def test_punkt_learns_from_the_beginning_of_a_huge_document(monkeypatch: pytest.
     )
     formatting.format_text(config)
     assert sum(learnt) == 5000
+
+
+@pytest.mark.parametrize("splitter", ["newline", "nltk"])
+def test_a_huge_document_takes_a_few_times_its_size(tmp_path: Path, splitter: SplitterName) -> None:
+    path, parameters = tmp_path / "huge.txt", tmp_path / "punkt.json"
+    path.write_text("wrapped text goes on and on\n" * 300_000)
+    parameters.write_text(json.dumps(punkt.to_json(PunktParameters())))
+    config = formatting.FormatConfig(
+        input=(path,),
+        output=tmp_path / "out",
+        documents="file",
+        deduplicate=True,
+        splitter=splitter,
+        splitter_parameters=parameters if splitter == "nltk" else None,
+        processes=1,
+    )
+    tracemalloc.start()
+    try:
+        formatting.format_text(config)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 7 * path.stat().st_size  # 16 times with lists of all its words and lines

@@ -1,7 +1,9 @@
 """Sentence splitting: nothing lost, lines and paragraphs understood, parameters learnt alike every time."""
 
+import itertools
 import logging
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nltk.tokenize.punkt import PunktParameters, PunktSentenceTokenizer
 
-from bert_pytorch.corpus import punkt
+from bert_pytorch.corpus import punkt, sentences
 from bert_pytorch.corpus.formatting import FormatConfig
 from bert_pytorch.corpus.sentences import Newlines, Splitter, load_splitter, prepare_splitter, split_document
 from bert_pytorch.errors import InputError, MissingDependencyError
@@ -24,6 +26,10 @@ VERSES = "one thing .\nanother thing ?\nno end here\na third .\n"
 untrained = punkt.FastPunkt(PunktParameters()).split
 
 
+def sentences_of(text: str, splitter: Splitter, newlines: Newlines) -> list[str]:
+    return list(split_document(text, splitter, newlines))
+
+
 @pytest.fixture
 def no_nltk_data(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(punkt, "pretrained", lambda language: None)
@@ -32,25 +38,48 @@ def no_nltk_data(monkeypatch: pytest.MonkeyPatch) -> None:
 @settings(max_examples=200, deadline=None)
 @given(st.text(st.characters(codec="utf-8"), max_size=200), st.sampled_from(["auto", "break", "join"]))
 def test_no_character_but_white_space_is_lost_and_no_sentence_is_empty(text: str, newlines: Newlines) -> None:
-    sentences = split_document(text, untrained, newlines)
-    assert "".join("".join(sentences).split()) == "".join(text.split())
-    assert all(sentence == " ".join(sentence.split()) != "" for sentence in sentences)
+    found = sentences_of(text, untrained, newlines)
+    assert "".join("".join(found).split()) == "".join(text.split())
+    assert all(sentence == " ".join(sentence.split()) != "" for sentence in found)
+
+
+def at_once(text: str, newlines: Newlines) -> list[str]:
+    """What `split_document` gives, from lists of the whole document."""
+    lines = [line.strip() for line in text.split("\n")]
+    inner = [line for line, following in itertools.pairwise(lines) if line and following]
+    wrapped = max(map(len, lines)) <= 120 and sum(line.endswith((".", "!")) for line in inner) < len(inner) / 2
+    join = newlines == "join" or (newlines == "auto" and wrapped)
+    paragraphs = re.split(r"\n\s*\n", text) if join else lines
+    return [sentence for paragraph in paragraphs for sentence in untrained(" ".join(paragraph.split()))]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.sampled_from(["a", "B.", "c!", "\u4f60", " ", "\x1f", "\u3000", "\n", "\n\n", "d" * 121])).map("".join),
+    st.sampled_from(["auto", "break", "join"]),
+    st.integers(1, 9),
+)
+def test_large_documents_are_split_as_if_at_once(text: str, newlines: Newlines, window: int) -> None:
+    with pytest.MonkeyPatch.context() as small:
+        small.setattr(sentences, "_WINDOW", window)
+        assert sentences_of(text, untrained, newlines) == at_once(text, newlines)
+        assert " ".join(sentences.single_spaced(text)) == " ".join(text.split())
 
 
 def test_wrapped_text_is_joined_and_lines_that_end_sentences_are_not() -> None:
-    assert split_document(WRAPPED, untrained, "auto") == [
+    assert sentences_of(WRAPPED, untrained, "auto") == [
         "The general went to the river.",
         "It was cold and the men were tired of it.",
         "Then they slept.",
     ]
-    assert split_document(VERSES, untrained, "auto") == ["one thing .", "another thing ?", "no end here", "a third ."]
-    assert len(split_document(WRAPPED, untrained, "break")) == 6
-    assert split_document("a b\nc d", untrained, "join") == ["a b c d"]
+    assert sentences_of(VERSES, untrained, "auto") == ["one thing .", "another thing ?", "no end here", "a third ."]
+    assert len(sentences_of(WRAPPED, untrained, "break")) == 6
+    assert sentences_of("a b\nc d", untrained, "join") == ["a b c d"]
 
 
 def test_long_lines_are_paragraphs() -> None:
     paragraph = "word " * 60
-    assert split_document(f"{paragraph}\n{paragraph}", untrained, "auto") == [paragraph.strip()] * 2
+    assert sentences_of(f"{paragraph}\n{paragraph}", untrained, "auto") == [paragraph.strip()] * 2
 
 
 LEARN = """
@@ -136,7 +165,7 @@ def test_parameters_of_another_build_can_be_named(tmp_path: Path) -> None:
 
 def test_with_the_newline_splitter_every_line_is_a_sentence(tmp_path: Path) -> None:
     assert "every line" in prepare_splitter(tmp_path, "english", pytest.fail, "newline")
-    lines = split_document(" One.  Two! \n\n three\n", load_splitter(tmp_path, "newline"), "break")
+    lines = sentences_of(" One.  Two! \n\n three\n", load_splitter(tmp_path, "newline"), "break")
     assert lines == ["One. Two!", "three"]
     impossible = FormatConfig(input=(tmp_path,), output=tmp_path, splitter="newline", newlines="join")
     assert any("--newlines join would join them" in problem for problem in impossible.combination_problems())
@@ -151,7 +180,7 @@ def nupunkt(folder: Path) -> Splitter:
 def test_nupunkt_loses_nothing_and_knows_abbreviations(tmp_path: Path) -> None:
     split = nupunkt(tmp_path)
     for text in real_texts("inaugural", 5):
-        sentences = split_document(text, split, "auto")
+        sentences = sentences_of(text, split, "auto")
         assert "".join(sentences).replace(" ", "") == "".join(text.split())
     assert split("See Smith v. Jones, 5 U.S. 137 (1803). It held.") == [
         "See Smith v. Jones, 5 U.S. 137 (1803).",
@@ -162,7 +191,7 @@ def test_nupunkt_loses_nothing_and_knows_abbreviations(tmp_path: Path) -> None:
 @settings(max_examples=200, deadline=None)
 @given(st.text(st.characters(codec="utf-8"), max_size=200))
 def test_nupunkt_loses_nothing_of_any_text(text: str) -> None:
-    sentences = split_document(text, nupunkt(Path()), "auto")
+    sentences = sentences_of(text, nupunkt(Path()), "auto")
     assert "".join("".join(sentences).split()) == "".join(text.split())
     assert all(sentence == " ".join(sentence.split()) != "" for sentence in sentences)
 
