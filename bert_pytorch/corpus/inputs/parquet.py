@@ -7,7 +7,9 @@ from bert_pytorch.corpus.inputs.characters import unwanted_character
 from bert_pytorch.corpus.inputs.stretches import LARGEST_DOCUMENT, ReadOptions, Source, Stretch, too_large
 from bert_pytorch.errors import InputError, MissingDependencyError
 
-_BATCH_BYTES, _MOST_ROWS = 4 << 20, 4096
+_BATCH_BYTES, _MOST_ROWS = 4 << 20, 16
+"""Few rows: a text that stands in many is stored once, so that 10 kB of a file can be 1 GB of them.  Reading as a
+dictionary takes more memory where one is given up within a column, as pyarrow does, and fails on DELTA encodings."""
 _READ_BYTES = 1 << 20
 
 
@@ -29,7 +31,7 @@ def read_parquet(stretch: Stretch, options: ReadOptions) -> Iterator[str]:
         InputError: if the file is damaged, has no such column, or a text in it is not UTF-8 or too large.
         MissingDependencyError: if pyarrow is not installed.
     """
-    with _open(stretch.source, options.text_field) as file:
+    with _open(stretch.source) as file:
         column = _find_column(stretch.source, file, options.text_field)
         for group in range(stretch.start, stretch.end):
             for number, text in enumerate(_texts(file, group, column, stretch.source)):
@@ -45,7 +47,7 @@ def _where(stretch: Stretch, group: int, row: int) -> str:
     return f"{stretch.path}: row {row} of row group {group} (both from 0)"
 
 
-def _open(source: Source, column: str = "") -> Any:
+def _open(source: Source) -> Any:
     try:
         import pyarrow
         import pyarrow.parquet
@@ -55,9 +57,7 @@ def _open(source: Source, column: str = "") -> Any:
             "Install it: pip install -r requirements-extras.txt"
         ) from error
     try:
-        # A text that stands in many rows is stored once, and is kept once: 10 kB of a file can be 1 GB of rows.
-        once = [column] if column else None
-        return pyarrow.parquet.ParquetFile(source.path, buffer_size=_READ_BYTES, pre_buffer=False, read_dictionary=once)
+        return pyarrow.parquet.ParquetFile(source.path, buffer_size=_READ_BYTES, pre_buffer=False)
     except pyarrow.ArrowException as error:
         raise _damaged(source, error) from None
     except OSError as error:

@@ -378,6 +378,16 @@ def test_a_small_parquet_file_of_one_large_repeated_text_takes_little_memory(tmp
     assert kib < 300_000, "the rows together are 400 MB"
 
 
+@pytest.mark.parametrize("encoding", ["PLAIN", "DELTA_BYTE_ARRAY", "DELTA_LENGTH_BYTE_ARRAY"])
+def test_parquet_without_a_dictionary_is_read(tmp_path: Path, encoding: str) -> None:
+    pyarrow = pytest.importorskip("pyarrow", reason="needs pyarrow (requirements-extras.txt)")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "a.parquet"
+    columns = pyarrow.table({"text": TEXTS})
+    parquet.write_table(columns, path, use_dictionary=False, column_encoding={"text": encoding}, row_group_size=10)
+    assert read(path) == TEXTS
+
+
 def test_a_file_named_twice_is_read_once(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / f"{name}.txt").write_text(f"text {name}")
