@@ -7,6 +7,7 @@ Every message says what is wrong, the value found, the value wanted and the next
 import errno
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 EXIT_DONE = 0
 EXIT_FAILED = 1
@@ -34,6 +35,15 @@ class ConfigError(BertPytorchError):
 
 class InputError(BertPytorchError):
     """A file or folder that cannot be used as it is."""
+
+
+class DamagedShardError(InputError):
+    """A shard whose bytes are not what was written."""
+
+    def __init__(self, message: str, path: Path, row: int | None = None) -> None:
+        super().__init__(message)
+        self.path = path
+        self.row = row
 
 
 class MissingDependencyError(BertPytorchError):

@@ -18,10 +18,10 @@ from typing import Any
 
 from bert_pytorch.config.command_line import parse_settings
 from bert_pytorch.config.settings import Settings
+from bert_pytorch.data.statistics import unigram_entropy
 from bert_pytorch.errors import BertPytorchError, front_door
 from bert_pytorch.files import atomic_write_text
 from bert_pytorch.shards.shard_set import open_shards
-from bert_pytorch.shards.statistics import unigram_entropy
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 VOCAB_SIZE = 4096

@@ -76,3 +76,21 @@ def masked_batch(
         labels=labels,
         next_sentence_labels=None if pairs is None else pairs.astype(np.int64),
     )
+
+
+def join_batches(batches: list[MicroBatch]) -> MicroBatch:
+    """Lay packed batches end to end; all have next-sentence labels or none has."""
+    sizes = [batch.num_tokens for batch in batches]
+    starts = np.cumsum([0, *sizes[:-1]])
+    ends = [batch.cu_seqlens[1:] + start for batch, start in zip(batches, starts, strict=True)]
+    masked = [batch.masked_positions + start for batch, start in zip(batches, starts, strict=True)]
+    labels = [batch.next_sentence_labels for batch in batches if batch.next_sentence_labels is not None]
+    return MicroBatch(
+        input_ids=np.concatenate([batch.input_ids for batch in batches]),
+        token_type_ids=np.concatenate([batch.token_type_ids for batch in batches]),
+        position_ids=np.concatenate([batch.position_ids for batch in batches]),
+        cu_seqlens=np.concatenate([np.zeros(1, np.int64), *ends]).astype(np.int32),
+        masked_positions=np.concatenate(masked),
+        labels=np.concatenate([batch.labels for batch in batches]),
+        next_sentence_labels=np.concatenate(labels) if labels else None,
+    )

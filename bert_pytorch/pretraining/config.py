@@ -7,8 +7,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field
 
 from bert_pytorch.checkpoints.config import CheckpointConfig
-from bert_pytorch.data.loader import LoaderConfig
-from bert_pytorch.data.masking import MaskingConfig
+from bert_pytorch.data.config import DataConfig
 from bert_pytorch.optim.config import OptimizerConfig
 from bert_pytorch.optim.schedules import ScheduleConfig
 from bert_pytorch.runtime.device import DeviceConfig
@@ -23,15 +22,12 @@ class PretrainingConfig(
     CheckpointConfig,
     PrecisionConfig,
     DeviceConfig,
-    LoaderConfig,
-    MaskingConfig,
+    DataConfig,
     ScheduleConfig,
     OptimizerConfig,
 ):
     """All keys of a pretraining run."""
 
-    input_dir: Path | None = None
-    """Shards to train on: a file or a folder (searched recursively for *.hdf5).  Required."""
     output_dir: Path | None = None
     """Folder of the run: checkpoints, logs, curves, the exported model.  Required.  `{run_name}` in it is replaced."""
     run_name: str | None = None
@@ -43,18 +39,10 @@ class PretrainingConfig(
     init_checkpoint: Path | None = None
     """Start from these weights: a ckpt_N.pt, a run's output folder, or a Hugging Face folder.  Ignored when the output
     folder already holds a checkpoint, which is continued."""
-    vocab_file: Path | None = None
-    """Vocabulary; needed only for shards of other tools that come without one."""
-    eval_dir: Path | None = None
+    eval_dir: str | None = None
     """Held-out shards; by default the eval_*.hdf5 beside the training shards."""
     eval_interval: int = Field(0, ge=0)
     """Updates between evaluations on the held-out set; 0 evaluates at the beginning and at the end of a phase."""
-    seed: int = Field(42, ge=0, lt=2**63)
-    """Seed of initialisation, sample order, masks and dropout."""
-    global_batch_size: int = Field(65536, ge=1)
-    """Sequences per update over all ranks, met exactly (BERT-large phase 1: 65,536; You et al. 2020)."""
-    local_batch_size: int = Field(8, ge=1)
-    """Most sequences of one micro-batch on one rank: as many as the memory holds."""
     max_steps: int = Field(1000, ge=0)
     """Updates of this phase; 0 only evaluates --init_checkpoint."""
     steps: int | None = Field(None, ge=1)
@@ -74,10 +62,6 @@ class PretrainingConfig(
     """Print every value with its origin and the numbers that follow from them, then stop."""
 
     renamed_flags: ClassVar[dict[str, str]] = {
-        "train_batch_size": "--global_batch_size (sequences per update over all ranks) and --local_batch_size",
-        "max_sentences": "--local_batch_size (and --global_batch_size for a whole update)",
-        "gradient_accumulation_steps": "--global_batch_size: micro-batches follow from it and --local_batch_size",
-        "update_freq": "--global_batch_size: micro-batches follow from it and --local_batch_size",
         "max_update": "--max_steps",
         "num_train_epochs": "--max_steps",
         "steps_this_run": "--steps",
@@ -95,9 +79,6 @@ class PretrainingConfig(
         "use_env": "nothing: torchrun tells each process its rank",
         "no_cuda": "--device cpu",
         "use_habana": "--device (Gaudi comes in a later version)",
-        "masked_lm_prob": "--masked_token_fraction",
-        "mlm_probability": "--masked_token_fraction",
-        "enable_packed_data_mode": "nothing: sequences are always packed",
         "use_fused_lamb": "--optimizer lamb",
         "compile": "nothing yet: compiled layers come in a later version",
         "kfac": "--optimizer (K-FAC comes in a later version)",
@@ -111,7 +92,7 @@ class PretrainingConfig(
                 if value is None:
                     yield f"{name} is missing: --max_steps 0 only evaluates, for which it is needed."
             return
-        if self.input_dir is None and not self.dry_run:
+        if not self.input_dir and not self.dry_run:
             yield "--input_dir is missing: name the folder of shards that `python -m bert_pytorch.corpus encode` wrote."
         if self.output_dir is None and not self.dry_run:
             yield "--output_dir is missing: name the folder for checkpoints, logs and the model."

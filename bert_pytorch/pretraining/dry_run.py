@@ -3,14 +3,15 @@
 from collections.abc import Iterator
 
 from bert_pytorch.config.command_line import Resolved
-from bert_pytorch.data.sampling import micro_batch_slices
+from bert_pytorch.data.batching import deal_by_count, describe_update, total_amount
+from bert_pytorch.data.corpora import Corpora
+from bert_pytorch.data.opening import open_corpora
 from bert_pytorch.interop.sources import load_source
 from bert_pytorch.models.config import ModelConfig, load_model_config
 from bert_pytorch.models.size import memory_estimate, num_parameters
 from bert_pytorch.optim.schedules import warmup_updates
 from bert_pytorch.pretraining.config import PretrainingConfig
 from bert_pytorch.pretraining.parts import check_fit
-from bert_pytorch.shards.shard_set import ShardSet, open_shards
 
 GUESSED_LENGTHS = (128, 512)
 """The two lengths that BERT is pretrained with, shown while no shards tell the true one."""
@@ -33,37 +34,63 @@ def _derived(config: PretrainingConfig, world_size: int) -> Iterator[tuple[str, 
     if config.max_steps == 0:
         yield "updates", f"none: only the held-out losses of {config.init_checkpoint} on {config.eval_dir}"
         return
-    slices = micro_batch_slices(config.global_batch_size, config.local_batch_size, 0, world_size)
-    largest = max(part.stop - part.start for part in slices)
     yield "ranks", str(world_size)
-    yield "micro-batches", f"{len(slices)} a rank and update, of at most {largest} sequences"
+    yield "an update", describe_update(config)
+    yield "micro-batches", _micro_batches(config, world_size)
     first, last = config.previous_phase_end_step + 1, config.previous_phase_end_step + config.max_steps
     yield "updates", f"{first:,} to {last:,}, warm-up {warmup_updates(config.max_steps, config.warmup_proportion):,}"
-    shards = open_shards(config.input_dir, "train") if config.input_dir is not None else None
+    shards = None
+    if config.input_dir:
+        shards = open_corpora(config.input_dir, "train", config, None, lowercase=True)
     model_config = _model_config(config, shards)
     lengths = GUESSED_LENGTHS if shards is None else (shards.sequence_length,)
     guessed = "" if shards is not None else " (--input_dir tells the true length)"
-    yield "sequences", f"{config.global_batch_size * config.max_steps:,} in this phase"
+    sequences = None if config.global_batch_tokens else total_amount(config, config.max_steps)
+    if sequences is not None:
+        yield "sequences", f"{sequences:,} in this phase"
     for length in lengths:
-        yield f"tokens, length {length}", f"at most {config.global_batch_size * length:,} an update{guessed}"
-    if shards is not None:
-        passes = config.global_batch_size * config.max_steps / shards.num_sequences
+        most = config.global_batch_tokens or config.global_batch_size * length
+        yield f"tokens, length {length}", f"at most {most:,} an update{guessed}"
+    if shards is not None and sequences is not None:
+        passes = sequences / shards.num_sequences
         yield "passes over the data", f"{passes:.2f} over {shards.num_sequences:,} sequences"
     if model_config is None:
         yield "model", "unknown without --model_config_file"
         return
-    if shards is not None and config.input_dir is not None:
-        check_fit(model_config, shards, config.input_dir)
+    if shards is not None:
+        check_fit(model_config, shards, " ".join(config.input_dir))
     yield "parameters", f"{num_parameters(model_config):,}"
     for length in lengths:
-        yield f"memory, length {length}", _memory(config, model_config, largest, length)
+        yield (
+            f"memory, length {length}",
+            _memory(config, model_config, _most_tokens(config, world_size, length), length),
+        )
 
 
-def _memory(config: PretrainingConfig, model_config: ModelConfig, sequences: int, length: int) -> str:
+def _micro_batches(config: PretrainingConfig, world_size: int) -> str:
+    if config.max_tokens is not None:
+        return f"as many a rank and update as at most {config.max_tokens:,} tokens each take"
+    if config.global_batch_tokens is not None:
+        return f"as many a rank and update as at most {config.local_batch_size} sequences each take"
+    shares = deal_by_count(config.global_batch_size, config.local_batch_size, 0, world_size)
+    return f"{len(shares)} a rank and update, of at most {max(map(len, shares))} sequences"
+
+
+def _most_tokens(config: PretrainingConfig, world_size: int, length: int) -> int:
+    """Return the most tokens of a micro-batch of sequences of `length`."""
+    if config.max_tokens is not None:
+        return config.max_tokens
+    if config.global_batch_tokens is not None:
+        return config.local_batch_size * length
+    return max(map(len, deal_by_count(config.global_batch_size, config.local_batch_size, 0, world_size))) * length
+
+
+def _memory(config: PretrainingConfig, model_config: ModelConfig, tokens: int, length: int) -> str:
     masked = min(config.max_predictions_per_seq, round(length * config.masked_token_fraction))
+    sequences = -(-tokens // length)
     estimate = memory_estimate(
         model_config,
-        tokens=sequences * length,
+        tokens=tokens,
         masked_tokens=sequences * masked,
         checkpoint_activations=config.checkpoint_activations,
     )
@@ -71,7 +98,7 @@ def _memory(config: PretrainingConfig, model_config: ModelConfig, sequences: int
     return f"{estimate.total / 2**30:.2f} GiB a rank in fp32, estimated: {parts}"
 
 
-def _model_config(config: PretrainingConfig, shards: ShardSet | None) -> ModelConfig | None:
+def _model_config(config: PretrainingConfig, shards: Corpora | None) -> ModelConfig | None:
     if config.model_config_file is not None:
         model_config = load_model_config(config.model_config_file)
     elif config.init_checkpoint is not None:

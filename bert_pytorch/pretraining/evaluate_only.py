@@ -3,6 +3,8 @@
 import logging
 
 from bert_pytorch.data.loader import EvaluationLoader
+from bert_pytorch.data.opening import open_corpora
+from bert_pytorch.data.statistics import unigram_entropy
 from bert_pytorch.errors import BertPytorchError, InputError
 from bert_pytorch.interop.sources import load_model
 from bert_pytorch.pretraining.config import PretrainingConfig
@@ -11,8 +13,6 @@ from bert_pytorch.runtime.device import choose_device
 from bert_pytorch.runtime.distributed import World
 from bert_pytorch.runtime.precision import choose_precision
 from bert_pytorch.runtime.stopping import StopRequests
-from bert_pytorch.shards.shard_set import open_shards
-from bert_pytorch.shards.statistics import unigram_entropy
 from bert_pytorch.tracking.records import EvalRow
 from bert_pytorch.training.evaluation import evaluate
 
@@ -34,7 +34,7 @@ def evaluate_only(config: PretrainingConfig, world: World) -> EvalRow:
     stop.listen()
     try:
         given = load_model(config.init_checkpoint, config.attention)
-        held_out = open_shards(config.eval_dir, "eval", given.vocabulary)
+        held_out = open_corpora((config.eval_dir,), "eval", config, given.vocabulary, lowercase=True)
         if any(name.startswith("cls.predictions.") for name in given.missing):
             raise InputError(
                 f"{config.init_checkpoint}: it is an encoder without a masked-LM head: there is no loss to evaluate. "
@@ -67,7 +67,7 @@ def evaluate_only(config: PretrainingConfig, world: World) -> EvalRow:
             "held-out mlm_loss %.4f nats a masked token (unigram entropy %.4f), mlm_accuracy %.4f, nsp_accuracy %s, "
             "over %d masked tokens",
             row.mlm_loss,
-            unigram_entropy(held_out),
+            unigram_entropy(*held_out.sources),
             row.mlm_accuracy,
             "none" if row.nsp_accuracy is None else f"{row.nsp_accuracy:.4f}",
             row.masked_tokens,

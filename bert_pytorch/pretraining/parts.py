@@ -1,16 +1,16 @@
 """What a run is built on: the shards and vocabulary it reads, and the shape of its model."""
 
 import logging
-from pathlib import Path
 from typing import NamedTuple
 
+from bert_pytorch.data.corpora import Corpora
 from bert_pytorch.data.loader import BatchMaker
 from bert_pytorch.data.masking import policy_for
+from bert_pytorch.data.opening import held_out_beside, open_corpora
 from bert_pytorch.errors import ConfigError, InputError
 from bert_pytorch.models.config import ModelConfig, load_model_config
 from bert_pytorch.pretraining.config import PretrainingConfig
 from bert_pytorch.records import Vocabulary
-from bert_pytorch.shards.shard_set import ShardSet, find_shards, open_shards
 from bert_pytorch.vocabulary import read_vocabulary
 
 logger = logging.getLogger(__name__)
@@ -19,8 +19,8 @@ logger = logging.getLogger(__name__)
 class Corpus(NamedTuple):
     """The data of a run."""
 
-    training: ShardSet
-    evaluation: ShardSet | None
+    training: Corpora
+    evaluation: Corpora | None
     """None where there is no held-out part."""
     vocabulary: Vocabulary
 
@@ -35,39 +35,26 @@ def open_corpus(config: PretrainingConfig, lowercase: bool) -> Corpus:
     Raises:
         InputError: if shards are missing, damaged, or of different vocabularies.
     """
-    assert config.input_dir is not None
     given = read_vocabulary(config.vocab_file, otherwise=lowercase) if config.vocab_file is not None else None
-    training = open_shards(config.input_dir, "train", given, otherwise_lowercase=lowercase)
-    logger.info("training data: %s", training.describe())
+    training = open_corpora(config.input_dir, "train", config, given, lowercase=lowercase)
+    for line in training.describe():
+        logger.info("training data: %s", line)
     if training.static:
         logger.info("masks come with the shards: --masked_token_fraction, --whole_word_masking and such are not used")
-    evaluation = _open_evaluation(config, given or training.vocabulary)
+    vocabulary = given or training.vocabulary
+    held_out = held_out_beside(config.input_dir) if config.eval_dir is None else (str(config.eval_dir),)
+    evaluation = open_corpora(held_out, "eval", config, vocabulary, lowercase=lowercase) if held_out else None
     if evaluation is None:
         logger.info("held-out data: none (no eval_*.hdf5 beside the training shards; --eval_dir names others)")
     else:
-        logger.info("held-out data: %s", evaluation.describe())
-    vocabulary = given or training.vocabulary
+        for line in evaluation.describe():
+            logger.info("held-out data: %s", line)
     if vocabulary is None:
         raise InputError(
-            f"{config.input_dir}: the shards come without a vocabulary (no vocab.txt or tokenizer.json beside them). "
-            "Name the one they were written with: --vocab_file vocab.txt"
-        )
-    if evaluation is not None and evaluation.vocabulary not in (None, vocabulary):
-        raise InputError(
-            f"{config.eval_dir or config.input_dir}: the held-out shards were written with another vocabulary than the "
-            f"training shards in {config.input_dir}. Encode both with one vocabulary."
+            f"{' '.join(config.input_dir)}: the shards come without a vocabulary (no vocab.txt or tokenizer.json "
+            "beside them). Name the one they were written with: --vocab_file vocab.txt"
         )
     return Corpus(training, evaluation, vocabulary)
-
-
-def _open_evaluation(config: PretrainingConfig, vocabulary: Vocabulary | None) -> ShardSet | None:
-    """Open `--eval_dir`, or the held-out part of the folder `--input_dir` where it has one."""
-    if config.eval_dir is not None:
-        return open_shards(config.eval_dir, "eval", vocabulary)
-    assert config.input_dir is not None
-    if config.input_dir.is_dir() and find_shards(config.input_dir, "eval"):
-        return open_shards(config.input_dir, "eval", vocabulary)
-    return None
 
 
 def pick_model_config(config: PretrainingConfig, saved: ModelConfig | None) -> ModelConfig:
@@ -102,7 +89,7 @@ def for_vocabulary(model_config: ModelConfig, vocabulary: Vocabulary) -> ModelCo
     return model_config.model_copy(update={"vocab_size": size, "lowercase": vocabulary.lowercase, "tokenizer": kind})
 
 
-def check_fit(model_config: ModelConfig, shards: ShardSet, where: Path) -> None:
+def check_fit(model_config: ModelConfig, shards: Corpora, where: str) -> None:
     """Refuse shards that the model cannot learn from.
 
     Raises:
@@ -120,11 +107,11 @@ def check_fit(model_config: ModelConfig, shards: ShardSet, where: Path) -> None:
             'a model configuration with "next_sentence": false.'
         )
     if problems:
-        raise ConfigError(str(where), problems)
+        raise ConfigError(where, problems)
 
 
 def batch_maker(
-    shards: ShardSet, vocabulary: Vocabulary, config: PretrainingConfig, *, next_sentence: bool
+    shards: Corpora, vocabulary: Vocabulary, config: PretrainingConfig, *, next_sentence: bool
 ) -> BatchMaker:
     """Return what turns rows of a set into masked micro-batches."""
     return BatchMaker(shards, vocabulary, policy_for(config, vocabulary), next_sentence=next_sentence)

@@ -10,7 +10,9 @@ from bert_pytorch.checkpoints.format import Checkpoint
 from bert_pytorch.checkpoints.reading import load_checkpoint
 from bert_pytorch.checkpoints.store import CheckpointStore
 from bert_pytorch.config.command_line import Resolved
+from bert_pytorch.data.batching import describe_update
 from bert_pytorch.data.loader import EvaluationLoader, TrainingLoader
+from bert_pytorch.data.statistics import unigram_entropy
 from bert_pytorch.interop.sources import load_source
 from bert_pytorch.models.bert import BertForPreTraining
 from bert_pytorch.optim.schedules import learning_rate_factor
@@ -23,13 +25,13 @@ from bert_pytorch.pretraining.start import Start, decide_start
 from bert_pytorch.runtime.device import choose_device, peak_memory_gib
 from bert_pytorch.runtime.distributed import World
 from bert_pytorch.runtime.stopping import StopRequests
-from bert_pytorch.shards.statistics import unigram_entropy
 from bert_pytorch.tracking.console import console_log
 from bert_pytorch.tracking.records import EndReason, EvalRow
 from bert_pytorch.tracking.session import open_tracker
 from bert_pytorch.tracking.tracker import Tracker
 from bert_pytorch.training.clock import StepClock
 from bert_pytorch.training.evaluation import evaluate
+from bert_pytorch.training.feed import Feed
 from bert_pytorch.training.loop import Limits, Progress, TrainingRun, train
 from bert_pytorch.training.step import OptimizerStep
 
@@ -109,17 +111,17 @@ def _training_run(
     session: Session, learner: Learner, tracker: Tracker, last_step: int, session_end: int
 ) -> TrainingRun:
     config, start = session.config, session.start
+    feed = Feed(_training_loader(session), session.world, config.on_bad_shard)
     return TrainingRun(
         world=session.world,
-        loader=_training_loader(session),
+        feed=feed,
         optimizer_step=_optimizer_step(session, learner),
         learning_rate_at=lambda step: (
             config.learning_rate
             * learning_rate_factor(step - config.previous_phase_end_step, max_steps=config.max_steps, config=config)
         ),
-        sequences_per_update=config.global_batch_size,
         evaluate=_evaluation(session, learner.model),
-        save=None if config.skip_checkpoint else checkpoint_writer(session, learner),
+        save=None if config.skip_checkpoint else checkpoint_writer(session, learner, feed),
         tracker=tracker,
         clock=StepClock(),
         stop=session.stop,
@@ -145,11 +147,9 @@ def _announce(session: Session, last_step: int) -> None:
     }[start.kind]
     logger.info("start: %s", begins)
     limit = "no session limit" if config.steps is None else f"this session takes at most {config.steps} (--steps)"
-    logger.info(
-        "updates: %d to %d of %d sequences each; %s", start.step + 1, last_step, config.global_batch_size, limit
-    )
+    logger.info("updates: %d to %d of %s; %s", start.step + 1, last_step, describe_update(config), limit)
     if session.corpus.evaluation is not None and session.world.is_first:
-        entropy = unigram_entropy(session.corpus.evaluation)
+        entropy = unigram_entropy(*session.corpus.evaluation.sources)
         logger.info("unigram entropy of the held-out set: %.3f nats a token (a model that knows no context)", entropy)
 
 
@@ -162,12 +162,9 @@ def _training_loader(session: Session) -> TrainingLoader:
             config,
             next_sentence=session.model_config.next_sentence,
         ),
-        seed=config.seed,
-        global_batch_size=config.global_batch_size,
-        local_batch_size=config.local_batch_size,
+        config,
         rank=session.world.rank,
         world_size=session.world.size,
-        num_workers=config.num_workers,
     )
 
 

@@ -11,12 +11,13 @@ from bert_pytorch.models.bert import BertForPreTraining
 from bert_pytorch.pretraining.session import Learner, Session
 from bert_pytorch.tracking.records import EndRow
 from bert_pytorch.tracking.session import complete_metrics
+from bert_pytorch.training.feed import Feed
 from bert_pytorch.training.loop import Progress
 
 logger = logging.getLogger(__name__)
 
 
-def checkpoint_writer(session: Session, learner: Learner) -> Callable[[Progress], None]:
+def checkpoint_writer(session: Session, learner: Learner, feed: Feed) -> Callable[[Progress], None]:
     """Return what writes a checkpoint: the whole state after the last finished update."""
     config, vocabulary = session.config, session.corpus.vocabulary
 
@@ -35,7 +36,7 @@ def checkpoint_writer(session: Session, learner: Learner) -> Callable[[Progress]
             data_position=DataPosition(config.seed, epoch, progress.samples),
             optimizer=learner.optimizer.state_dict(),
             scaler=learner.scaler.state_dict() if learner.scaler.is_enabled() else None,
-            choices={"sequences": session.corpus.training.num_sequences},
+            choices={"sequences": session.corpus.training.num_sequences, "excluded_shards": feed.excluded()},
             run_config=config.model_dump(mode="json"),
         )
         session.store.save(progress.step, checkpoint.to_dict())

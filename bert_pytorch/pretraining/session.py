@@ -102,8 +102,7 @@ def open_session(
     shape = pick_model_config(config, saved)
     corpus = open_corpus(config, lowercase=shape.lowercase is not False)
     model_config = for_vocabulary(shape, corpus.vocabulary)
-    assert config.input_dir is not None
-    check_fit(model_config, corpus.training, config.input_dir)
+    check_fit(model_config, corpus.training, " ".join(config.input_dir))
     if checkpoint is not None and start.checkpoint is not None:
         refuse_other_model(checkpoint, model_config, corpus.vocabulary, start.checkpoint)
     _compare_over_ranks(world, corpus)

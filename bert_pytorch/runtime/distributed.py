@@ -7,7 +7,7 @@ of a model for data parallelism.  With one process nothing here communicates.
 import contextlib
 import datetime
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar, cast
 
 import torch
@@ -61,6 +61,14 @@ class World:
     def any(self, flag: bool) -> bool:
         """Whether any rank says yes; every rank gets the same answer."""
         return self.sum([float(flag)])[0] > 0
+
+    def union(self, values: Iterable[str]) -> list[str]:
+        """Return what any rank holds, sorted; every rank gets the same list."""
+        if self.size == 1:
+            return sorted(set(values))
+        gathered: list[list[str]] = [[] for _ in range(self.size)]
+        dist.all_gather_object(gathered, list(values), group=self._control)
+        return sorted({value for one in gathered for value in one})
 
     def from_first(self, value: T) -> T:
         """Return rank 0's `value` on every rank (plain Python data; the ranks of a run trust each other)."""

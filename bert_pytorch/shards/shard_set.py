@@ -3,7 +3,7 @@
 import collections
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -36,6 +36,7 @@ class ShardSet:
         self._lock = threading.Lock()
         self._cache_ready = False
         self._source = source
+        self._excluded: frozenset[int] = frozenset()
         self.vocabulary = vocabulary
         """Tokens and casing found beside the shards; None for foreign shards without one."""
 
@@ -68,6 +69,28 @@ class ShardSet:
     def paths(self) -> list[Path]:
         """The shards' files, in order."""
         return [header.path for header in self._headers]
+
+    @property
+    def shard_sizes(self) -> np.ndarray:
+        """Rows of each shard, int64 (num_shards,)."""
+        return np.diff(self._ends, prepend=0)
+
+    @property
+    def excluded(self) -> frozenset[int]:
+        """Numbers of shards that are left out of training: damaged ones."""
+        return self._excluded
+
+    def exclude(self, shards: Iterable[int]) -> None:
+        """Leave more shards out."""
+        self._excluded |= frozenset(shards)
+
+    def owners(self, indices: np.ndarray) -> np.ndarray:
+        """Return the shard of each row, int64 (n,)."""
+        return np.searchsorted(self._ends, indices, side="right")
+
+    def lengths(self, indices: np.ndarray) -> np.ndarray:
+        """Return the tokens of rows before the padding, int32 (n,)."""
+        return self.rows(indices).lengths
 
     def describe(self) -> str:
         """Say in one line what this set is."""

@@ -7,13 +7,14 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bert_pytorch.data.loader import TrainingLoader, Update
+from bert_pytorch.data.loader import Update
 from bert_pytorch.errors import TrainingDivergedError
 from bert_pytorch.runtime.distributed import World
 from bert_pytorch.runtime.stopping import StopRequests
 from bert_pytorch.tracking.records import EndReason, EndRow, EvalRow, TrainRow
 from bert_pytorch.tracking.tracker import Tracker
 from bert_pytorch.training.clock import StepClock, StepRates
+from bert_pytorch.training.feed import Feed
 from bert_pytorch.training.step import OptimizerStep, StepOutcome
 
 logger = logging.getLogger(__name__)
@@ -63,11 +64,10 @@ class TrainingRun:
     """All that the loop works with; `progress` is the one thing that changes."""
 
     world: World
-    loader: TrainingLoader
+    feed: Feed
     optimizer_step: OptimizerStep
     learning_rate_at: Callable[[int], float]
     """Learning rate of update number `step` (phases added up)."""
-    sequences_per_update: int
     evaluate: Callable[[int], EvalRow | None] | None
     """Held-out losses after `step` updates; None without a held-out set."""
     save: Callable[[Progress], None] | None
@@ -97,6 +97,8 @@ def train(run: TrainingRun) -> EndReason:
     except BaseException:
         run.tracker.end(_end_row(run, "failed"))
         raise
+    finally:
+        run.feed.close()
     run.tracker.end(_end_row(run, reason))
     return reason
 
@@ -104,17 +106,16 @@ def train(run: TrainingRun) -> EndReason:
 def _take_updates(run: TrainingRun) -> EndReason:
     progress, limits = run.progress, run.limits
     skips_in_a_row = 0
-    stream = run.loader.stream(progress.samples)
     while (reason := limits.reached(progress.step)) is None:
         with run.clock.waiting_for_data():
-            update = next(stream)
+            update = run.feed.update(progress.samples, progress.step - limits.phase_start)
         step = progress.step + 1
         learning_rate = run.learning_rate_at(step)
         outcome = run.optimizer_step(update, step=step, learning_rate=learning_rate)
         if outcome.stopped:
             return "signal" if run.world.any(run.stop.reason() == "signal") else "time_limit"
         progress.samples = update.end_position
-        rates = run.clock.finish_step(run.sequences_per_update, outcome.num_tokens)
+        rates = run.clock.finish_step(update.num_sequences, outcome.num_tokens)
         if outcome.skipped:
             skips_in_a_row = _count_skip(skips_in_a_row, step)
             continue

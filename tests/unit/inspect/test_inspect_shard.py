@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from bert_pytorch.corpus.__main__ import main as corpus
+from bert_pytorch.data.corpora import Corpora
 from bert_pytorch.data.loader import BatchMaker
 from bert_pytorch.data.masking import MaskingConfig, policy_for
+from bert_pytorch.data.sampling import Samples
 from bert_pytorch.inspect.__main__ import main
 from bert_pytorch.inspect.terminal import printable, wants_color
 from bert_pytorch.records import Vocabulary
@@ -121,9 +123,9 @@ def test_a_dynamic_set_shows_the_masks_that_training_draws(
     words = ["--seed", 5, "--epoch", 2, "--masked_token_fraction", 0.3]
     out = show(capsys, "shard", header.path, "--color", "always", "--index", *chosen, *words)
     policy = policy_for(MaskingConfig(masked_token_fraction=0.3), vocabulary)
-    maker = BatchMaker(shards, vocabulary, policy, next_sentence=True)
+    maker = BatchMaker(Corpora([shards], ["set"]), vocabulary, policy, next_sentence=True)
     seed, epoch = (5, 2) if part == "train" else (0, 0)
-    batch = maker.make(seed, np.full(2, epoch), before + chosen)
+    batch = maker.make(seed, Samples(np.full(2, epoch), before + chosen))
     assert batch.next_sentence_labels is not None
     shown = [token for row in segments_of(out, vocabulary) for token in row[0]]
     fates = [fate for row in segments_of(out, vocabulary) for fate in row[2]]

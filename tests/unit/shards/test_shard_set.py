@@ -8,11 +8,11 @@ import h5py
 import numpy as np
 import pytest
 
+from bert_pytorch.data.statistics import unigram_entropy
 from bert_pytorch.errors import InputError
 from bert_pytorch.records import SequenceRows, Vocabulary
 from bert_pytorch.shards import shard_set as shard_set_module
 from bert_pytorch.shards.shard_set import find_shards, open_shards
-from bert_pytorch.shards.statistics import unigram_entropy
 from bert_pytorch.shards.writing import write_shard
 from bert_pytorch.vocabulary import vocabulary_sha256, vocabulary_text
 from tests.support.sequence_rows import WORDS, assert_same_rows, make_rows, split_rows

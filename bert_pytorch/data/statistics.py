@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from bert_pytorch.shards.shard_set import ShardSet
+from bert_pytorch.data.corpora import RowSource
 
 _ROWS_AT_ONCE = 4096
 
 
-def token_counts(shards: ShardSet) -> np.ndarray:
+def token_counts(shards: RowSource) -> np.ndarray:
     """Count each token id over all rows before corruption, padding left out: int64 (largest id + 1,)."""
     counts = np.zeros(1, np.int64)
     for start in range(0, shards.num_sequences, _ROWS_AT_ONCE):
@@ -24,19 +24,25 @@ def token_counts(shards: ShardSet) -> np.ndarray:
     return counts
 
 
-def unigram_entropy(shards: ShardSet) -> float:
-    """Return the entropy, in nats, of the set's tokens without the special ones: the loss of knowing frequencies only.
+def unigram_entropy(*sources: RowSource) -> float:
+    """Return the entropy of the tokens, special ones left out, in nats: the loss of knowing frequencies only.
 
     The unknown token counts as a word.  Without a vocabulary the two commonest positions' ids, [CLS] and [SEP], are
     recognised by standing at the ends of rows.
+
+    Args:
+        sources: sets of one vocabulary, counted together.
     """
-    counts = token_counts(shards).astype(np.float64)
-    counts[_special_ids(shards, len(counts))] = 0
+    each = [token_counts(source).astype(np.float64) for source in sources]
+    counts = np.zeros(max(map(len, each)))
+    for found in each:
+        counts[: len(found)] += found
+    counts[_special_ids(sources[0], len(counts))] = 0
     share = counts[counts > 0] / counts.sum()
     return float(-(share * np.log(share)).sum())
 
 
-def _special_ids(shards: ShardSet, size: int) -> list[int]:
+def _special_ids(shards: RowSource, size: int) -> list[int]:
     if shards.vocabulary is not None:
         ids = list(shards.vocabulary.structural_ids)
     else:

@@ -1,0 +1,35 @@
+"""Opening what `--input_dir` and `--eval_dir` name, whatever it is."""
+
+from pathlib import Path
+
+from bert_pytorch.data.config import DataConfig
+from bert_pytorch.data.corpora import Corpora, RowSource
+from bert_pytorch.records import Vocabulary
+from bert_pytorch.shards.shard_set import Split, find_shards, open_shards
+
+
+def open_corpora(
+    names: tuple[str, ...], split: Split, config: DataConfig, vocabulary: Vocabulary | None, *, lowercase: bool
+) -> Corpora:
+    """Open corpora of one part.
+
+    Args:
+        names: files, folders or s3:// addresses, as `--input_dir` takes them.
+        split: which part.
+        config: what to do with damaged shards, and how remote ones are fetched.
+        vocabulary: used instead of those beside the corpora.
+        lowercase: casing of a vocab.txt that does not tell its own.
+
+    Raises:
+        InputError: if one cannot be used, or they do not belong together.
+    """
+    return Corpora([_open(name, split, config, vocabulary, lowercase) for name in names], names)
+
+
+def held_out_beside(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return those of the training corpora that have a held-out part."""
+    return tuple(name for name in names if Path(name).is_dir() and find_shards(Path(name), "eval"))
+
+
+def _open(name: str, split: Split, config: DataConfig, vocabulary: Vocabulary | None, lowercase: bool) -> RowSource:
+    return open_shards(Path(name), split, vocabulary, otherwise_lowercase=lowercase)
