@@ -8,7 +8,7 @@ from pydantic import Field
 
 from bert_pytorch.checkpoints.config import CheckpointConfig
 from bert_pytorch.data.loader import LoaderConfig
-from bert_pytorch.data.masking import MaskingConfig
+from bert_pytorch.data.masking import EvaluationMaskingConfig, MaskingConfig
 from bert_pytorch.optim.config import OptimizerConfig
 from bert_pytorch.optim.schedules import ScheduleConfig
 from bert_pytorch.runtime.device import DeviceConfig
@@ -25,6 +25,7 @@ class PretrainingConfig(
     DeviceConfig,
     LoaderConfig,
     MaskingConfig,
+    EvaluationMaskingConfig,
     ScheduleConfig,
     OptimizerConfig,
 ):

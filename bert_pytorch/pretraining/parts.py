@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bert_pytorch.data.loader import BatchMaker
-from bert_pytorch.data.masking import policy_for
+from bert_pytorch.data.masking import evaluation_policy, policy_for
 from bert_pytorch.errors import ConfigError, InputError
 from bert_pytorch.models.config import ModelConfig, load_model_config
 from bert_pytorch.pretraining.config import PretrainingConfig
@@ -126,5 +126,12 @@ def check_fit(model_config: ModelConfig, shards: ShardSet, where: Path) -> None:
 def batch_maker(
     shards: ShardSet, vocabulary: Vocabulary, config: PretrainingConfig, *, next_sentence: bool
 ) -> BatchMaker:
-    """Return what turns rows of a set into masked micro-batches."""
+    """Return what turns rows of a training set into masked micro-batches."""
     return BatchMaker(shards, vocabulary, policy_for(config, vocabulary), next_sentence=next_sentence)
+
+
+def held_out_batch_maker(
+    shards: ShardSet, vocabulary: Vocabulary, config: PretrainingConfig, *, next_sentence: bool
+) -> BatchMaker:
+    """Return what turns rows of a held-out set into micro-batches, masked alike whatever the training does."""
+    return BatchMaker(shards, vocabulary, evaluation_policy(config, vocabulary), next_sentence=next_sentence)

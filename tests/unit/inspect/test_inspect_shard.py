@@ -10,7 +10,7 @@ import pytest
 
 from bert_pytorch.corpus.__main__ import main as corpus
 from bert_pytorch.data.loader import BatchMaker
-from bert_pytorch.data.masking import MaskingConfig, policy_for
+from bert_pytorch.data.masking import EvaluationMaskingConfig, MaskingConfig, evaluation_policy, policy_for
 from bert_pytorch.inspect.__main__ import main
 from bert_pytorch.inspect.terminal import printable, wants_color
 from bert_pytorch.records import Vocabulary
@@ -118,9 +118,11 @@ def test_a_dynamic_set_shows_the_masks_that_training_draws(
     assert part == "eval" or before > 0
     vocabulary = read_vocabulary(folder)
     chosen = np.array([1, 4])
-    words = ["--seed", 5, "--epoch", 2, "--masked_token_fraction", 0.3]
+    words = ["--seed", 5, "--epoch", 2, "--masked_token_fraction", 0.3, "--eval_masked_token_fraction", 0.25]
     out = show(capsys, "shard", header.path, "--color", "always", "--index", *chosen, *words)
     policy = policy_for(MaskingConfig(masked_token_fraction=0.3), vocabulary)
+    if part == "eval":
+        policy = evaluation_policy(EvaluationMaskingConfig(eval_masked_token_fraction=0.25), vocabulary)
     maker = BatchMaker(shards, vocabulary, policy, next_sentence=True)
     seed, epoch = (5, 2) if part == "train" else (0, 0)
     batch = maker.make(seed, np.full(2, epoch), before + chosen)
