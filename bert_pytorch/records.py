@@ -126,11 +126,11 @@ class MicroBatch(NamedTuple):
     """Packed sequences for one forward and backward pass on one rank."""
 
     input_ids: np.ndarray
-    """int64 (T,), corrupted by masking."""
+    """int32 (T,), corrupted by masking."""
     token_type_ids: np.ndarray
-    """int64 (T,), 0 for `[CLS] A [SEP]`, 1 for `B [SEP]`."""
+    """int32 (T,), 0 for `[CLS] A [SEP]`, 1 for `B [SEP]`."""
     position_ids: np.ndarray
-    """int64 (T,), restarting at 0 with every sequence."""
+    """int32 (T,), restarting at 0 with every sequence."""
     cu_seqlens: np.ndarray
     """int32 (B + 1,), where each sequence starts; the last entry is T."""
     masked_positions: np.ndarray

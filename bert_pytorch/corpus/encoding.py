@@ -201,7 +201,8 @@ def _plan_sets(config: EncodeConfig, tokenizer: Tokenizer, input_sha256: str) ->
 
 def _slots(config: EncodeConfig, length: int) -> int:
     """Return the slots for masked tokens that rows need, in tens as NVIDIA's sets have them: 20 for 128, 80 for 512."""
-    most = round(config.masked_token_fraction * (length - 2))
+    most = config.masked_tokens_per_seq or round(config.masked_token_fraction * (length - 2))
+    most = min(most, length - 2)
     return min(config.max_predictions_per_seq, -(-max(most, 1) // 10) * 10)
 
 

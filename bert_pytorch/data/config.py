@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, field_validator
 
 from bert_pytorch.config.settings import Settings
-from bert_pytorch.data.masking import MaskingConfig
+from bert_pytorch.data.masking import EvaluationMaskingConfig, MaskingConfig
 
 
 class LoaderConfig(Settings):
@@ -58,7 +58,7 @@ class BatchConfig(Settings):
             yield "--local_batch_size and --max_tokens both say how large a micro-batch is; keep one of them."
 
 
-class DataConfig(LoaderConfig, BatchConfig, MaskingConfig):
+class DataConfig(LoaderConfig, BatchConfig, MaskingConfig, EvaluationMaskingConfig):
     """The data of a run and the order in which it is read."""
 
     input_dir: tuple[str, ...] = ()

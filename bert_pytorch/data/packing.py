@@ -17,24 +17,27 @@ class PackedRows(NamedTuple):
     input_ids: np.ndarray
     """int32 (T,)."""
     token_type_ids: np.ndarray
-    """int64 (T,)."""
+    """int32 (T,)."""
     position_ids: np.ndarray
-    """int64 (T,)."""
+    """int32 (T,)."""
     cu_seqlens: np.ndarray
     """int32 (B + 1,)."""
 
 
 def pack_rows(rows: SequenceRows) -> PackedRows:
     """Drop the padding of rows and lay their tokens end to end."""
-    columns = np.arange(rows.input_ids.shape[1], dtype=np.int64)
-    real = columns < rows.lengths[:, None]  # (n, L)
-    in_segment_b = columns >= rows.segment_b_starts[:, None]  # (n, L)
-    cu_seqlens = np.zeros(len(rows.lengths) + 1, dtype=np.int32)
+    count, length = rows.input_ids.shape
+    narrow = np.min_scalar_type(length)  # one or two bytes: the comparison is bound by memory
+    real = np.arange(length, dtype=narrow) < rows.lengths.astype(narrow)[:, None]  # (n, L)
+    cu_seqlens = np.zeros(count + 1, dtype=np.int32)
     np.cumsum(rows.lengths, out=cu_seqlens[1:])
+    position_ids = np.arange(cu_seqlens[-1], dtype=np.int32)
+    position_ids -= np.repeat(cu_seqlens[:-1], rows.lengths)
+    segments = np.stack([rows.segment_b_starts, rows.lengths - rows.segment_b_starts], axis=1)
     return PackedRows(
         input_ids=rows.input_ids[real],
-        token_type_ids=in_segment_b[real].astype(np.int64),
-        position_ids=np.broadcast_to(columns, real.shape)[real],
+        token_type_ids=np.repeat(np.tile(np.array([0, 1], np.int32), count), segments.ravel()),
+        position_ids=position_ids,
         cu_seqlens=cu_seqlens,
     )
 
@@ -64,11 +67,11 @@ def masked_batch(
         positions = (packed.cu_seqlens[:-1, None] + rows.static_masks.positions)[used].astype(np.int64)
         labels = rows.static_masks.token_ids[used].astype(np.int64)
     else:
-        maskable = ~is_special[packed.input_ids]
+        maskable = _differing(packed.input_ids, np.flatnonzero(is_special))
         input_ids, positions, labels, _ = mask_tokens(packed.input_ids, maskable, packed.cu_seqlens, keys, policy)
     pairs = rows.next_sentence_labels if next_sentence else None
     return MicroBatch(
-        input_ids=input_ids.astype(np.int64),
+        input_ids=input_ids,
         token_type_ids=packed.token_type_ids,
         position_ids=packed.position_ids,
         cu_seqlens=packed.cu_seqlens,
@@ -94,3 +97,11 @@ def join_batches(batches: list[MicroBatch]) -> MicroBatch:
         labels=np.concatenate([batch.labels for batch in batches]),
         next_sentence_labels=np.concatenate(labels) if labels else None,
     )
+
+
+def _differing(input_ids: np.ndarray, special: np.ndarray) -> np.ndarray:
+    """Return where no special token stands, bool (T,); there are few, and comparing is faster than looking up."""
+    differs = np.ones(len(input_ids), bool)
+    for token in special.tolist():
+        differs &= input_ids != token
+    return differs

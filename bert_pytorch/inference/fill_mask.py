@@ -90,14 +90,14 @@ class MaskFiller:
 
 def _single(ids: list[int], mask_id: int) -> MicroBatch:
     """Make a batch of one sequence of one segment."""
-    tokens = np.array(ids, dtype=np.int64)
+    tokens = np.array(ids, dtype=np.int32)
     masked = np.flatnonzero(tokens == mask_id)
     return MicroBatch(
         input_ids=tokens,
         token_type_ids=np.zeros_like(tokens),
-        position_ids=np.arange(len(tokens)),
+        position_ids=np.arange(len(tokens), dtype=np.int32),
         cu_seqlens=np.array([0, len(tokens)], dtype=np.int32),
         masked_positions=masked,
-        labels=tokens[masked],
+        labels=tokens[masked].astype(np.int64),
         next_sentence_labels=None,
     )

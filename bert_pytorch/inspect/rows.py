@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bert_pytorch.data.masking import MaskingConfig, policy_for
+from bert_pytorch.data.masking import MaskingPolicy
 from bert_pytorch.data.packing import masked_batch
 from bert_pytorch.inspect.samples import Sample
 from bert_pytorch.records import SequenceRows, Vocabulary
@@ -21,7 +21,7 @@ def refuse_unknown(path: Path, rows: SequenceRows, size: int) -> None:
 
 
 def samples_of(
-    rows: SequenceRows, keys: np.ndarray | None, vocabulary: Vocabulary | None, config: MaskingConfig
+    rows: SequenceRows, keys: np.ndarray | None, vocabulary: Vocabulary | None, policy: MaskingPolicy | None
 ) -> Iterator[Sample]:
     """Yield each row without its padding.
 
@@ -29,7 +29,7 @@ def samples_of(
         rows: n rows, with masks or without.
         keys: uint64 (n,), from which masks are drawn where rows have none; None draws none.
         vocabulary: of the rows; needed with keys.
-        config: how many tokens are masked.
+        policy: how they are drawn; needed with keys.
     """
     shown, originals = rows.input_ids, rows.input_ids.copy()
     masked = np.zeros(shown.shape, bool)
@@ -38,8 +38,8 @@ def samples_of(
         row, slot = np.nonzero(np.arange(positions.shape[1]) < counts[:, None])
         originals[row, positions[row, slot]] = token_ids[row, slot]
         masked[row, positions[row, slot]] = True
-    elif keys is not None and vocabulary is not None:
-        shown, masked = _dynamic(rows, keys, vocabulary, config)
+    elif keys is not None and vocabulary is not None and policy is not None:
+        shown, masked = _dynamic(rows, keys, vocabulary, policy)
     for index, length in enumerate(rows.lengths.tolist()):
         yield Sample(
             input_ids=shown[index, :length],
@@ -52,13 +52,13 @@ def samples_of(
 
 
 def _dynamic(
-    rows: SequenceRows, keys: np.ndarray, vocabulary: Vocabulary, config: MaskingConfig
+    rows: SequenceRows, keys: np.ndarray, vocabulary: Vocabulary, policy: MaskingPolicy
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mask rows as the loader does: ids int32 (n, L), masked bool (n, L)."""
     roles = vocabulary.special
     is_special = np.zeros(len(vocabulary.tokens), bool)
     is_special[[vocabulary.id_of(token) for token in (roles.pad, roles.cls, roles.sep, roles.mask)]] = True
-    batch = masked_batch(rows, keys, policy_for(config, vocabulary), is_special, next_sentence=False)
+    batch = masked_batch(rows, keys, policy, is_special, next_sentence=False)
     chosen = np.zeros(batch.num_tokens, bool)
     chosen[batch.masked_positions] = True
     inside = np.arange(rows.input_ids.shape[1]) < rows.lengths[:, None]

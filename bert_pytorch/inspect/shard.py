@@ -11,7 +11,7 @@ import tyro
 from pydantic import Field
 
 from bert_pytorch.data.loader import EVALUATION_SEED
-from bert_pytorch.data.masking import MaskingConfig, sample_keys
+from bert_pytorch.data.masking import EvaluationMaskingConfig, MaskingConfig, evaluation_policy, policy_for, sample_keys
 from bert_pytorch.errors import InputError
 from bert_pytorch.files import sha256_of
 from bert_pytorch.inspect.rows import refuse_unknown, samples_of
@@ -28,7 +28,7 @@ from bert_pytorch.tokenization.tokenizer import tokenizer_from_vocabulary
 from bert_pytorch.vocabulary import read_vocabulary
 
 
-class ShardConfig(MaskingConfig):
+class ShardConfig(MaskingConfig, EvaluationMaskingConfig):
     """Show a shard: its header, and some rows decoded, with masks marked."""
 
     paths: tyro.conf.Positional[tuple[Path, ...]] = ()
@@ -87,14 +87,16 @@ def _describe(path: Path, config: ShardConfig, color: bool) -> Iterator[str]:
     words = Words(None if vocabulary is None else tokenizer_from_vocabulary(vocabulary))
     rows = read_rows(header, indices)
     refuse_misplaced(path, rows, indices)
-    keys = None
+    keys = policy = None
     if vocabulary is not None:
         refuse_unknown(path, rows, len(vocabulary.tokens))
         if rows.static_masks is None:
-            seed, epoch = (EVALUATION_SEED, 0) if is_held_out(path.name) else (config.seed, config.epoch)
+            held_out = is_held_out(path.name)
+            seed, epoch = (EVALUATION_SEED, 0) if held_out else (config.seed, config.epoch)
+            policy = evaluation_policy(config, vocabulary) if held_out else policy_for(config, vocabulary)
             yield _about_dynamic_masks(path, config)
             keys = sample_keys(seed, epoch, _rows_before(path) + indices)
-    samples = list(samples_of(rows, keys, vocabulary, config))
+    samples = list(samples_of(rows, keys, vocabulary, policy))
     yield f"  {legend(words, any(sample.masked.any() for sample in samples), color)}"
     for number, sample in zip(indices.tolist(), samples, strict=True):
         yield ""
@@ -107,8 +109,10 @@ def _describe(path: Path, config: ShardConfig, color: bool) -> Iterator[str]:
 
 
 def _about_dynamic_masks(path: Path, config: ShardConfig) -> str:
-    amount = " ".join(f"--{name} {getattr(config, name)}" for name in MaskingConfig.model_fields)
-    if is_held_out(path.name):
+    held_out = is_held_out(path.name)
+    names = (EvaluationMaskingConfig if held_out else MaskingConfig).model_fields
+    amount = " ".join(f"--{name} {getattr(config, name)}" for name in names if getattr(config, name) is not None)
+    if held_out:
         return f"  masks are dynamic: shown are those of every evaluation on this folder with {amount}"
     return (
         f"  masks are dynamic: shown are those of epoch {config.epoch} of a training on this folder "

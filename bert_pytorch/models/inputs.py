@@ -13,11 +13,11 @@ class PackedBatch(NamedTuple):
     """B sequences laid end to end, T tokens together, M of them masked; nothing is padding."""
 
     input_ids: Tensor
-    """int64 (T,)."""
+    """int32 (T,)."""
     token_type_ids: Tensor
-    """int64 (T,), the segment of each token."""
+    """int32 (T,), the segment of each token."""
     position_ids: Tensor
-    """int64 (T,), restarting at 0 with every sequence."""
+    """int32 (T,), restarting at 0 with every sequence."""
     cu_seqlens: Tensor
     """int32 (B + 1,), where each sequence starts; the last entry is T."""
     masked_positions: Tensor

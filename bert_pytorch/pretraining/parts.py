@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from bert_pytorch.data.corpora import Corpora
 from bert_pytorch.data.loader import BatchMaker
-from bert_pytorch.data.masking import policy_for
+from bert_pytorch.data.masking import evaluation_policy, policy_for
 from bert_pytorch.data.opening import held_out_beside, open_corpora
 from bert_pytorch.errors import ConfigError, InputError
 from bert_pytorch.models.config import ModelConfig, load_model_config
@@ -113,5 +113,12 @@ def check_fit(model_config: ModelConfig, shards: Corpora, where: str) -> None:
 def batch_maker(
     shards: Corpora, vocabulary: Vocabulary, config: PretrainingConfig, *, next_sentence: bool
 ) -> BatchMaker:
-    """Return what turns rows of a set into masked micro-batches."""
+    """Return what turns rows of a training set into masked micro-batches."""
     return BatchMaker(shards, vocabulary, policy_for(config, vocabulary), next_sentence=next_sentence)
+
+
+def held_out_batch_maker(
+    shards: Corpora, vocabulary: Vocabulary, config: PretrainingConfig, *, next_sentence: bool
+) -> BatchMaker:
+    """Return what turns rows of a held-out set into micro-batches, masked alike whatever the training does."""
+    return BatchMaker(shards, vocabulary, evaluation_policy(config, vocabulary), next_sentence=next_sentence)

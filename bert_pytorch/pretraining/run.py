@@ -17,7 +17,7 @@ from bert_pytorch.interop.sources import load_source
 from bert_pytorch.models.bert import BertForPreTraining
 from bert_pytorch.optim.schedules import learning_rate_factor
 from bert_pytorch.pretraining.config import PretrainingConfig
-from bert_pytorch.pretraining.parts import batch_maker
+from bert_pytorch.pretraining.parts import batch_maker, held_out_batch_maker
 from bert_pytorch.pretraining.record import write_run_config
 from bert_pytorch.pretraining.saving import checkpoint_writer, complete_finished_run, export_model
 from bert_pytorch.pretraining.session import Learner, Session, build_learner, claim_folder, open_session, remove_run
@@ -188,7 +188,7 @@ def _evaluation(session: Session, model: BertForPreTraining) -> Callable[[int], 
         return None
     next_sentence = session.model_config.next_sentence and held_out.has_next_sentence
     loader = EvaluationLoader(
-        batch_maker(held_out, session.corpus.vocabulary, config, next_sentence=next_sentence),
+        held_out_batch_maker(held_out, session.corpus.vocabulary, config, next_sentence=next_sentence),
         batch_size=config.local_batch_size,
         rank=session.world.rank,
         world_size=session.world.size,

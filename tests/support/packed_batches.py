@@ -39,9 +39,9 @@ def random_micro_batch(
     positions = [np.arange(length) for length in lengths]
     masked = np.flatnonzero(rng.random(total) < masked_fraction)
     return MicroBatch(
-        input_ids=rng.integers(0, vocab_size, total),
-        token_type_ids=np.concatenate([position >= len(position) // 2 for position in positions]).astype(np.int64),
-        position_ids=np.concatenate(positions).astype(np.int64),
+        input_ids=rng.integers(0, vocab_size, total).astype(np.int32),
+        token_type_ids=np.concatenate([position >= len(position) // 2 for position in positions]).astype(np.int32),
+        position_ids=np.concatenate(positions).astype(np.int32),
         cu_seqlens=np.cumsum([0, *lengths]).astype(np.int32),
         masked_positions=masked,
         labels=rng.integers(0, vocab_size, len(masked)),

@@ -69,7 +69,7 @@ def test_head_on_masked_tokens_equals_head_on_all_tokens() -> None:
     model = BertForPreTraining(small_config()).double()
     batch = random_batch(LENGTHS, pairs=False)
     scores = model.mlm_logits(model.encode(batch))  # (T, V), the padding rows cut off
-    every_label = torch.full_like(batch.input_ids, -100)
+    every_label = torch.full_like(batch.input_ids, -100, dtype=torch.long)
     every_label[batch.masked_positions] = batch.labels
     full = torch.nn.functional.cross_entropy(scores, every_label, reduction="sum")
     model.bert.pooler = None  # not part of this comparison: without labels of pairs it gets no gradient
