@@ -5,7 +5,7 @@ from pathlib import Path
 from bert_pytorch.data.config import DataConfig
 from bert_pytorch.data.corpora import Corpora, RowSource
 from bert_pytorch.records import Vocabulary
-from bert_pytorch.shards.shard_set import Split, find_shards, open_shards
+from bert_pytorch.shards.opening import Split, find_shards, open_shards
 
 
 def open_corpora(
@@ -32,4 +32,4 @@ def held_out_beside(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _open(name: str, split: Split, config: DataConfig, vocabulary: Vocabulary | None, lowercase: bool) -> RowSource:
-    return open_shards(Path(name), split, vocabulary, otherwise_lowercase=lowercase)
+    return open_shards(Path(name), split, vocabulary, otherwise_lowercase=lowercase, on_bad_shard=config.on_bad_shard)

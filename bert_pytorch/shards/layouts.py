@@ -9,6 +9,8 @@ n rows of a shard, L their length, P slots for masked tokens.
 from typing import Literal, NamedTuple
 
 Layout = Literal["native", "nvidia"]
+STATIC_LAYOUTS: tuple[Layout, ...] = ("nvidia",)
+"""Those whose rows were masked when they were written."""
 
 SCHEMA_VERSION = 1
 LONGEST_SEQUENCE = 65536

@@ -19,7 +19,7 @@ import pytest
 from bert_pytorch.corpus import plan, sources
 from bert_pytorch.corpus.__main__ import main
 from bert_pytorch.records import SPECIAL_TOKENS
-from bert_pytorch.shards.shard_set import open_shards
+from bert_pytorch.shards.opening import open_shards
 from bert_pytorch.tokenization.tokenizer import load_tokenizer
 from tests.support.data import REPOSITORY, shared_data
 from tests.unit.corpus.conftest import AWKWARD_DOCUMENTS, Tool, contents

@@ -14,7 +14,7 @@ import pytest
 
 from bert_pytorch.errors import ConfigError, InputError
 from bert_pytorch.shards import cache
-from bert_pytorch.shards.shard_set import open_shards
+from bert_pytorch.shards.opening import open_shards
 from bert_pytorch.shards.writing import write_shard
 from tests.support.sequence_rows import assert_same_rows, make_rows
 
