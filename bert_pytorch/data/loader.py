@@ -26,7 +26,7 @@ from bert_pytorch.data.corpora import Corpora
 from bert_pytorch.data.curriculum import cut_rows
 from bert_pytorch.data.grouping import LengthGroupedStream
 from bert_pytorch.data.masking import MaskingPolicy, sample_keys
-from bert_pytorch.data.packing import join_batches, masked_batch
+from bert_pytorch.data.packing import join_batches, masked_batch, split_batch
 from bert_pytorch.data.sampling import (
     GlobalOrder,
     MixedStream,
@@ -40,6 +40,9 @@ from bert_pytorch.records import IGNORED_LABEL, MicroBatch, Vocabulary
 
 EVALUATION_SEED = 0
 """Held-out masks depend on nothing a run may choose, so that losses of different runs compare."""
+
+_SEQUENCES_AT_ONCE = 2048
+"""Enough that NumPy's cost of a call does not count, few enough for the processor's cache."""
 
 
 class Update(NamedTuple):
@@ -121,6 +124,20 @@ class BatchMaker:
             )
         return batches[0] if len(batches) == 1 else join_batches(batches)
 
+    def make_all(self, seed: int, micro_batches: list[Samples], longest: int | None = None) -> list[MicroBatch]:
+        """Return several micro-batches, the same as `make` one by one; small ones are made together, then cut apart."""
+        if len(self.corpora.sources) > 1:
+            return [self.make(seed, samples, longest) for samples in micro_batches]
+        made: list[MicroBatch] = []
+        for group in _of_about(micro_batches, _SEQUENCES_AT_ONCE):
+            sizes = [len(samples.indices) for samples in group]
+            if min(sizes) == 0 or len(group) == 1:
+                made += [self.make(seed, samples, longest) for samples in group]
+                continue
+            whole = Samples(*(np.concatenate(each) for each in zip(*group, strict=True)))
+            made += split_batch(self.make(seed, whole, longest), sizes)
+        return made
+
     def _any_sample(self) -> np.ndarray:
         """Return a sample that can be read, int64 (1,)."""
         for source, start in zip(self.corpora.sources, self.corpora.starts, strict=True):
@@ -186,7 +203,7 @@ class TrainingLoader:
         self.corpora.exclude(files)
 
     def _make(self, plan: UpdatePlan) -> Update:
-        micro_batches = [self._batches.make(self._config.seed, samples, plan.longest) for samples in plan.micro_batches]
+        micro_batches = self._batches.make_all(self._config.seed, plan.micro_batches, plan.longest)
         return Update(micro_batches, (plan.end - 1) // self.corpora.num_sequences, plan.start, plan.end)
 
     def _drawn(self, position: int, amount: int, in_tokens: bool, longest: int) -> tuple[Samples, np.ndarray]:
@@ -269,6 +286,18 @@ def sample_stream(corpora: Corpora, config: DataConfig) -> SampleStream:
             config.seed,
         )
     return stream
+
+
+def _of_about(micro_batches: list[Samples], size: int) -> Iterator[list[Samples]]:
+    """Yield runs of micro-batches of about `size` samples together."""
+    group: list[Samples] = []
+    for samples in micro_batches:
+        if group and sum(len(one.indices) for one in group) + len(samples.indices) > size:
+            yield group
+            group = []
+        group.append(samples)
+    if group:
+        yield group
 
 
 def _special_table(vocabulary: Vocabulary) -> np.ndarray:
