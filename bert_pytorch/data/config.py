@@ -15,6 +15,8 @@ class LoaderConfig(Settings):
 
     num_workers: int = Field(2, ge=0)
     """Threads that make the next updates ready while the model computes; 0 makes each when it is needed."""
+    remote_prefetch: int = Field(4, ge=0)
+    """Threads that fetch shards of an s3:// set ahead."""
 
 
 class BatchConfig(Settings):

@@ -55,6 +55,9 @@ class RowSource(Protocol):
     def owners(self, indices: np.ndarray) -> np.ndarray:
         """Return the shard of each row, int64 (n,)."""
 
+    def expect(self, shards: Sequence[int]) -> None:
+        """Say which shards are needed next, in this order."""
+
     def describe(self) -> str:
         """Say in one line what this set is."""
 
@@ -161,6 +164,19 @@ class Corpora:
             source.exclude([number for number, path in enumerate(source.paths) if str(path) in names])
         if all(len(source.excluded) == len(source.paths) for source in self.sources):
             raise InputError(f"{', '.join(self.names)}: every shard is damaged. Build the corpus again.")
+
+    def expect(self, shards: Sequence[int]) -> None:
+        """Say which shards are needed next, in this order; numbered over all corpora."""
+        ends = np.cumsum([len(source.shard_sizes) for source in self.sources])
+        owners = np.searchsorted(ends, shards, side="right")
+        for corpus, source in enumerate(self.sources):
+            first = int(ends[corpus]) - len(source.shard_sizes)
+            source.expect([shard - first for shard, owner in zip(shards, owners, strict=True) if owner == corpus])
+
+    def close(self) -> None:
+        """Let go of open files and end what fetches ahead."""
+        for source in self.sources:
+            source.close()
 
     def describe(self) -> list[str]:
         """Say of each corpus in one line what it is."""

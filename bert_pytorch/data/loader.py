@@ -6,7 +6,7 @@ draws from them.
 """
 
 import collections
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -159,10 +159,12 @@ class TrainingLoader:
         self._rank = rank
         self._world_size = world_size
         self._stream = sample_stream(self.corpora, config)
+        self._window: Hashable = None
 
     def plan(self, position: int, number: int) -> UpdatePlan:
         """Decide which samples this rank computes in update `number` of the phase, from 0, after `position` samples."""
         config = self._config
+        self._expect_shards(position)
         size = update_size(config, number)
         longest = longest_at(config, number, self.corpora.sequence_length)
         by_length = size.in_tokens or config.max_tokens is not None or config.length_group_updates > 0
@@ -201,6 +203,12 @@ class TrainingLoader:
     def exclude(self, files: Iterable[str]) -> None:
         """Leave damaged shards out from the next plan on; see `Corpora.exclude`."""
         self.corpora.exclude(files)
+
+    def _expect_shards(self, position: int) -> None:
+        window = (self._stream.window_at(position),)
+        if window != self._window:
+            self._window = window
+            self.corpora.expect(self._stream.shards_from(position))
 
     def _make(self, plan: UpdatePlan) -> Update:
         micro_batches = self._batches.make_all(self._config.seed, plan.micro_batches, plan.longest)
@@ -265,13 +273,16 @@ def sample_stream(corpora: Corpora, config: DataConfig) -> SampleStream:
     def order(shard_sizes: np.ndarray) -> Order:
         if config.shuffle_window and config.shuffle_window < len(shard_sizes):
             return WindowOrder(shard_sizes, config.shuffle_window, config.seed)
-        return GlobalOrder(int(shard_sizes.sum()), config.seed)
+        return GlobalOrder(int(shard_sizes.sum()), config.seed, len(shard_sizes))
 
     sizes = [source.shard_sizes for source in corpora.sources]
     stream: SampleStream
     if config.mixture_weights:
-        starts = corpora.starts.tolist()
-        streams = [ShuffledStream(order(each), start) for each, start in zip(sizes, starts, strict=True)]
+        shards = np.cumsum([0, *map(len, sizes)]).tolist()
+        streams = [
+            ShuffledStream(order(each), first_index=index, first_shard=shard)
+            for each, index, shard in zip(sizes, corpora.starts.tolist(), shards, strict=False)
+        ]
         stream = MixedStream(streams, config.mixture_weights, config.seed)
     else:
         stream = ShuffledStream(order(np.concatenate(sizes)))

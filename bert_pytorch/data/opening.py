@@ -4,6 +4,7 @@ from pathlib import Path
 
 from bert_pytorch.data.config import DataConfig
 from bert_pytorch.data.corpora import Corpora, RowSource
+from bert_pytorch.data.remote import has_held_out, is_remote, open_remote_shards
 from bert_pytorch.records import Vocabulary
 from bert_pytorch.shards.opening import Split, find_shards, open_shards
 
@@ -28,8 +29,22 @@ def open_corpora(
 
 def held_out_beside(names: tuple[str, ...]) -> tuple[str, ...]:
     """Return those of the training corpora that have a held-out part."""
-    return tuple(name for name in names if Path(name).is_dir() and find_shards(Path(name), "eval"))
+    return tuple(
+        name
+        for name in names
+        if (has_held_out(name) if is_remote(name) else Path(name).is_dir() and find_shards(Path(name), "eval"))
+    )
 
 
 def _open(name: str, split: Split, config: DataConfig, vocabulary: Vocabulary | None, lowercase: bool) -> RowSource:
+    if is_remote(name):
+        return open_remote_shards(
+            name,
+            split,
+            vocabulary,
+            otherwise_lowercase=lowercase,
+            on_bad_shard=config.on_bad_shard,
+            shuffle_window=config.shuffle_window if split == "train" else 0,
+            threads=config.remote_prefetch,
+        )
     return open_shards(Path(name), split, vocabulary, otherwise_lowercase=lowercase, on_bad_shard=config.on_bad_shard)

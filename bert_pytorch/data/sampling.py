@@ -5,6 +5,7 @@ never stored: a balanced Feistel network (Luby and Rackoff 1988) over the next e
 (Black and Rogaway 2002, §3) for the rest.  Position p of a stream is the p-th sample consumed since the phase began.
 """
 
+from collections.abc import Hashable
 from functools import lru_cache
 from typing import NamedTuple, Protocol
 
@@ -34,6 +35,12 @@ class SampleStream(Protocol):
     def samples(self, positions: np.ndarray) -> Samples:
         """Return the samples at `positions`, int64 (k,)."""
 
+    def window_at(self, position: int) -> Hashable:
+        """Return what changes when other shards are needed."""
+
+    def shards_from(self, position: int) -> list[int]:
+        """Return the shards needed from `position` on, those of the window after it included, numbered over all."""
+
 
 class Order(Protocol):
     """The order in which an epoch visits the samples of a corpus."""
@@ -45,12 +52,27 @@ class Order(Protocol):
     def indices(self, places: np.ndarray, epoch: int) -> np.ndarray:
         """Map places in the epoch's order, int64 (k,), to sample indices: a permutation of [0, num_samples)."""
 
+    def window_of(self, place: int, epoch: int) -> Hashable:
+        """Return what changes when other shards are needed."""
+
+    def shards_from(self, place: int, epoch: int) -> np.ndarray:
+        """Return the shards needed from a place on, int64."""
+
 
 class GlobalOrder(NamedTuple):
     """All samples shuffled together."""
 
     num_samples: int
     seed: int
+    num_shards: int = 1
+
+    def window_of(self, place: int, epoch: int) -> Hashable:
+        """Return what never changes: all shards are needed all the time."""
+        return 0
+
+    def shards_from(self, place: int, epoch: int) -> np.ndarray:
+        """Return all shards, int64."""
+        return np.arange(self.num_shards)
 
     def indices(self, places: np.ndarray, epoch: int) -> np.ndarray:
         """Map places in the epoch's order to sample indices."""
@@ -118,6 +140,8 @@ class ShuffledStream(NamedTuple):
     order: Order
     first_index: int = 0
     """Added to the corpus's sample indices."""
+    first_shard: int = 0
+    """Added to the corpus's shard numbers."""
 
     def samples(self, positions: np.ndarray) -> Samples:
         """Return the samples at positions."""
@@ -127,6 +151,16 @@ class ShuffledStream(NamedTuple):
             chosen = epochs == epoch
             indices[chosen] = self.order.indices(places[chosen], int(epoch))
         return Samples(epochs, indices + self.first_index)
+
+    def window_at(self, position: int) -> Hashable:
+        """Return what changes when other shards are needed."""
+        epoch, place = divmod(position, self.order.num_samples)
+        return self.order.window_of(place, epoch)
+
+    def shards_from(self, position: int) -> list[int]:
+        """Return the shards needed from `position` on."""
+        epoch, place = divmod(position, self.order.num_samples)
+        return (self.order.shards_from(place, epoch) + self.first_shard).tolist()
 
 
 class MixedStream:
@@ -169,6 +203,18 @@ class MixedStream:
             within = blocks[chosen] * count + slots[chosen] - (self._ends[corpus] - count)
             found.epochs[chosen], found.indices[chosen] = self._streams[corpus].samples(within)
         return found
+
+    def window_at(self, position: int) -> Hashable:
+        """Return what changes when other shards are needed; a block's samples count as drawn at its start."""
+        return tuple(stream.window_at(start) for stream, start in self._starts(position))
+
+    def shards_from(self, position: int) -> list[int]:
+        """Return the shards needed from `position` on, of each corpus in turn."""
+        return [shard for stream, start in self._starts(position) for shard in stream.shards_from(start)]
+
+    def _starts(self, position: int) -> list[tuple[ShuffledStream, int]]:
+        block = position // _MIX_BLOCK
+        return [(stream, block * int(count)) for stream, count in zip(self._streams, self._counts, strict=True)]
 
 
 def permute(places: np.ndarray, num_samples: int, seed: int, epoch: int) -> np.ndarray:

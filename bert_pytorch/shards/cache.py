@@ -1,4 +1,6 @@
-"""Compressed shards, decompressed once into flat files that can be memory-mapped: HDF5 unpacks a whole chunk a row.
+"""The bounded folder of local copies: compressed shards, decompressed, and shards fetched from elsewhere.
+
+HDF5 unpacks a whole chunk for a row; a flat file can be memory-mapped.
 
 The folder is $BERT_PYTORCH_CACHE, else `bert_pytorch/shards` in $XDG_CACHE_HOME or ~/.cache.  It stays under
 $BERT_PYTORCH_CACHE_GIB: the least recently used files go first, but none of the sets that this process reads.
@@ -7,6 +9,7 @@ $BERT_PYTORCH_CACHE_GIB: the least recently used files go first, but none of the
 import contextlib
 import fcntl
 import hashlib
+import itertools
 import os
 import re
 import time
@@ -16,7 +19,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from bert_pytorch.errors import ConfigError, InputError
+from bert_pytorch.errors import ConfigError, DamagedShardError
 from bert_pytorch.files import TEMPORARY_PREFIX, atomic_path
 
 FOLDER_VARIABLE, LIMIT_VARIABLE = "BERT_PYTORCH_CACHE", "BERT_PYTORCH_CACHE_GIB"
@@ -27,8 +30,11 @@ _BYTES_AT_ONCE = 16 * 2**20
 _ALIGNMENT = 64
 _ABANDONED_SECONDS = 24 * 3600
 
-_used: set[str] = set()
-"""Names of the files of the sets that this process reads; training and held-out ones share one limit."""
+REMOTE = "remote"
+"""Subfolder of fetched shards: a folder for each set."""
+
+_used: set[Path] = set()
+"""Files of the sets that this process reads; training and held-out ones, flat and fetched ones share one limit."""
 
 Columns = Mapping[str, tuple[str, tuple[int, ...]]]
 """Dtype and shape of each dataset."""
@@ -61,7 +67,17 @@ def flat_offsets(columns: Columns) -> tuple[dict[str, int], int]:
 
 def spare(paths: Iterable[Path]) -> None:
     """Keep the flat files of these shards from being removed by this process."""
-    _used.update(_name_of(path) for path in paths)
+    _used.update(cache_folder() / _name_of(path) for path in paths)
+
+
+def keep(files: Iterable[Path]) -> None:
+    """Keep files of the cache from being removed by this process, until `release`."""
+    _used.update(files)
+
+
+def release(files: Iterable[Path]) -> None:
+    """Let files of the cache be removed again."""
+    _used.difference_update(files)
 
 
 def flat_file(path: Path, columns: Columns) -> Path:
@@ -72,13 +88,13 @@ def flat_file(path: Path, columns: Columns) -> Path:
         columns: dtype and shape of its datasets, in the order of the flat file.
 
     Raises:
-        InputError: if its compressed data are damaged.
+        DamagedShardError: if its compressed data are damaged.
         OSError: if the file cannot be written.
     """
     target = cache_folder() / _name_of(path)
     _, size = flat_offsets(columns)
     if not _is_whole(target, size):
-        with _alone(target):
+        with alone(target):
             if not _is_whole(target, size):  # another process may have made it while this one waited
                 make_room(target.parent, size)
                 _decompress(path, columns, target)
@@ -88,18 +104,23 @@ def flat_file(path: Path, columns: Columns) -> Path:
 
 
 def make_room(folder: Path, size: int) -> None:
-    """Remove the least recently used files until `size` more bytes stay under the limit, sparing those in use here."""
+    """Remove the least recently used files until `size` more bytes stay under the limit, sparing those in use here.
+
+    Args:
+        folder: of the cache.
+        size: bytes that are to be written.
+    """
     files, now = [], time.time()
-    for file in folder.glob("*"):
+    for file in itertools.chain(folder.glob("*"), (folder / REMOTE).glob("*/*")):
         with contextlib.suppress(FileNotFoundError):  # other processes make room too
             state = file.stat()
             if file.name.startswith(TEMPORARY_PREFIX) and now - state.st_mtime > _ABANDONED_SECONDS:
                 file.unlink()
-            elif _NAME.fullmatch(file.name):
+            elif _NAME.fullmatch(file.name) or (file.parent.parent.name == REMOTE and file.suffix == ".hdf5"):
                 files.append((state.st_mtime, state.st_size, file))
     excess = sum(length for _, length, _ in files) + size - limit_bytes()
     for _, length, file in sorted(files):
-        if excess > 0 and file.name not in _used:
+        if excess > 0 and file not in _used:
             file.unlink(missing_ok=True)  # whoever has it mapped keeps it until the mapping closes
             excess -= length
 
@@ -131,10 +152,11 @@ def _is_whole(target: Path, size: int) -> bool:
 
 
 @contextlib.contextmanager
-def _alone(target: Path) -> Iterator[None]:
-    """Let one process at a time make a file, so that the ranks share the work; 16 locks serve all files."""
+def alone(target: Path) -> Iterator[None]:
+    """Let one process or thread at a time make a file, so that the ranks share the work; 16 locks serve all files."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    with (target.parent / f".lock-{target.name[0]}").open("a") as lock:
+    key = hashlib.sha256(target.name.encode(errors="surrogateescape")).hexdigest()[0]
+    with (target.parent / f".lock-{key}").open("a") as lock:
         with contextlib.suppress(OSError):  # no locks on this file system: the work is done twice, no harm
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -142,25 +164,44 @@ def _alone(target: Path) -> Iterator[None]:
 
 def _decompress(path: Path, columns: Columns, target: Path) -> None:
     offsets, size = flat_offsets(columns)
-    with atomic_path(target) as temporary, temporary.open("wb") as flat, _naming_damage(path), h5py.File(path) as file:
+    with atomic_path(target) as temporary, temporary.open("wb") as flat, h5py.File(path) as file:
         for name, (dtype, shape) in columns.items():
             data = file[name]
             chunk = data.chunks[0] if data.chunks else 1
             rows = max(1, _BYTES_AT_ONCE // max(1, _size(dtype, shape[1:])) // chunk) * chunk  # whole chunks: each once
             flat.seek(offsets[name])
             for start in range(0, shape[0], rows):
-                flat.write(np.ascontiguousarray(data[start : start + rows]).data)
+                with _naming_damage(path, name, data, start, min(start + rows, shape[0])):
+                    part = data[start : start + rows]
+                flat.write(np.ascontiguousarray(part).data)
         flat.truncate(size)
 
 
 @contextlib.contextmanager
-def _naming_damage(path: Path) -> Iterator[None]:
+def _naming_damage(path: Path, name: str, data: h5py.Dataset, start: int, stop: int) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         if error.errno is not None:
             raise
-        raise InputError(f"{path}: its compressed data cannot be read ({error}). Build it again.") from None
+        row = _first_unreadable(data, start, stop)
+        raise DamagedShardError(
+            f"{path}: {name} cannot be decompressed from row {row} on ({error}). Build it again, or train without it: "
+            "--on_bad_shard skip",
+            path,
+            row,
+        ) from None
+
+
+def _first_unreadable(data: h5py.Dataset, start: int, stop: int) -> int:
+    """Return the first row of the first chunk that cannot be read."""
+    step = data.chunks[0] if data.chunks else 1
+    for row in range(start, stop, step):
+        try:
+            data[row : row + 1]
+        except OSError:
+            return row
+    return start
 
 
 def _size(dtype: str, shape: tuple[int, ...]) -> int:

@@ -8,7 +8,7 @@ import resource
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -52,6 +52,19 @@ class ShardEntry(NamedTuple):
         )
 
 
+class ShardFiles(Protocol):
+    """Brings the files of shards that lie elsewhere."""
+
+    def locate(self, path: Path) -> Path:
+        """Wait until the file of a shard is at `path`, and return that."""
+
+    def expect(self, paths: Sequence[Path]) -> None:
+        """Begin to fetch files, in this order."""
+
+    def close(self) -> None:
+        """End what fetches ahead."""
+
+
 class ShardSet:
     """Shards of one sequence length and layout, in the order of their names; rows are numbered through.
 
@@ -60,7 +73,7 @@ class ShardSet:
         vocabulary: their tokens and casing; None for foreign shards without one.
         source: where they are, for messages.
         headers: those that are read already, by number; the others are read when a shard is first touched.
-        locate: returns the file of a shard, fetching it where it is not there yet.
+        files: fetches those that lie elsewhere; None where all are here.
     """
 
     def __init__(
@@ -69,11 +82,11 @@ class ShardSet:
         vocabulary: Vocabulary | None,
         source: str | Path,
         headers: dict[int, Header] | None = None,
-        locate: Callable[[Path], Path] | None = None,
+        files: ShardFiles | None = None,
     ) -> None:
         self._entries = list(entries)
         self._headers = dict(headers or {})
-        self._locate = locate
+        self._files = files
         self._ends = np.cumsum([entry.num_rows for entry in entries], dtype=np.int64)
         self._open: collections.OrderedDict[int, OpenShard] = collections.OrderedDict()
         self._most_open = 0
@@ -177,10 +190,17 @@ class ShardSet:
             raise self._damaged(int(np.asarray(indices)[wrong[0]]), found)
         return lengths
 
+    def expect(self, shards: Sequence[int]) -> None:
+        """Say which shards are needed next, in this order: those that lie elsewhere are fetched ahead."""
+        if self._files is not None:
+            self._files.expect([self._entries[number].path for number in shards])
+
     def close(self) -> None:
-        """Forget all mappings; the next read opens them again."""
+        """Forget all mappings and end what fetches ahead; the next read opens them again."""
         with self._lock:
             self._open.clear()
+        if self._files is not None:
+            self._files.close()
 
     def _gathered(self, indices: np.ndarray, read: Callable[[OpenShard, np.ndarray], T]) -> tuple[list[T], np.ndarray]:
         """Read from each shard in turn: what was read, and the places of the rows so ordered, int64 (n,)."""
@@ -205,6 +225,11 @@ class ShardSet:
                 self._open.move_to_end(number)
                 shard.refuse_shrunk()
                 return shard
+        if self._files is not None:
+            self._files.locate(self._entries[number].path)  # may take long: other threads go on meanwhile
+        with self._lock:
+            if number in self._open:
+                return self._open[number]
             header = self._header(number)
             if header.offsets is None:
                 self._announce_cache()
@@ -218,7 +243,7 @@ class ShardSet:
         """Return a shard's header, read once; refuse one that is not what the manifest says."""
         if number not in self._headers:
             entry = self._entries[number]
-            header = read_header(entry.path if self._locate is None else self._locate(entry.path))
+            header = read_header(entry.path)
             found, wanted = ShardEntry.of(header)._replace(path=entry.path), entry
             for name in ("num_rows", "layout", "sequence_length", "next_sentence", "attributes"):
                 if getattr(found, name) != getattr(wanted, name):
@@ -228,8 +253,6 @@ class ShardSet:
                         entry.path,
                     )
             self._headers[number] = header
-        elif self._locate is not None:
-            self._locate(self._entries[number].path)
         return self._headers[number]
 
     def _damaged(self, index: int, found: str) -> DamagedShardError:

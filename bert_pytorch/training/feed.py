@@ -35,7 +35,7 @@ class Feed:
         """
         while True:
             if self._stream is None or self._next != (position, number):
-                self.close()
+                self._end_stream()
                 self._stream = self._loader.stream(position, number)
             update, damaged = self._draw(self._stream)
             if self._skips:
@@ -44,14 +44,18 @@ class Feed:
                 self._next = (update.end_position, number + 1)
                 return update
             self._loader.exclude(damaged)
-            self.close()
+            self._end_stream()
 
     def excluded(self) -> list[str]:
         """Return the shards that are left out."""
         return self._loader.corpora.excluded()
 
     def close(self) -> None:
-        """End the threads that compute ahead."""
+        """End the threads that compute or fetch ahead."""
+        self._end_stream()
+        self._loader.corpora.close()
+
+    def _end_stream(self) -> None:
         if self._stream is not None:
             self._stream.close()  # type: ignore[attr-defined]  # a generator
         self._stream = None
