@@ -7,7 +7,7 @@ draws from them.
 
 import collections
 from collections.abc import Hashable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import NamedTuple
 
 import numpy as np
@@ -188,6 +188,8 @@ class TrainingLoader:
         ahead: collections.deque[Future[Update]] = collections.deque()
         try:
             while True:
+                if self._window_at(position) != self._window:
+                    wait(ahead)  # planning lets go of the shards that these are made from
                 plan = self.plan(position, number)
                 position, number = plan.end, number + 1
                 if pool is None:
@@ -205,10 +207,13 @@ class TrainingLoader:
         self.corpora.exclude(files)
 
     def _expect_shards(self, position: int) -> None:
-        window = (self._stream.window_at(position),)
+        window = self._window_at(position)
         if window != self._window:
             self._window = window
             self.corpora.expect(self._stream.shards_from(position))
+
+    def _window_at(self, position: int) -> Hashable:
+        return (self._stream.window_at(position),)
 
     def _make(self, plan: UpdatePlan) -> Update:
         micro_batches = self._batches.make_all(self._config.seed, plan.micro_batches, plan.longest)
@@ -260,7 +265,13 @@ class EvaluationLoader:
     def __iter__(self) -> Iterator[MicroBatch]:
         """Yield this rank's micro-batches; the number is the same on every rank."""
         total, step = self.corpora.num_sequences, self._batch_size * self._world_size
+        ends = np.cumsum(np.concatenate([source.shard_sizes for source in self.corpora.sources]))
+        first = -1
         for start in range(0, total, step):
+            shard = int(np.searchsorted(ends, start, side="right"))
+            if shard != first:
+                first = shard
+                self.corpora.expect(range(shard, len(ends)))
             indices = np.arange(start + self._rank, min(start + step, total), self._world_size)
             samples = Samples(np.zeros_like(indices), indices)
             usable = self.corpora.usable(indices)

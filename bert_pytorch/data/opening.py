@@ -44,7 +44,7 @@ def _open(name: str, split: Split, config: DataConfig, vocabulary: Vocabulary | 
             vocabulary,
             otherwise_lowercase=lowercase,
             on_bad_shard=config.on_bad_shard,
-            shuffle_window=config.shuffle_window if split == "train" else 0,
+            shuffle_window=config.shuffle_window if split == "train" else 1,  # held-out shards are read in their order
             threads=config.remote_prefetch,
         )
     return open_shards(Path(name), split, vocabulary, otherwise_lowercase=lowercase, on_bad_shard=config.on_bad_shard)

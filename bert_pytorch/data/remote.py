@@ -1,13 +1,16 @@
 """Sets of shards in `s3://`: told by their manifest, copied shard by shard into the bounded local cache."""
 
+import contextlib
 import hashlib
+import json
 import logging
 import os
 import shutil
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
-from bert_pytorch.data.shard_cache import RemoteShard, ShardCache, bytes_at_once
+from bert_pytorch.data.shard_cache import RemoteShard, ShardCache, bytes_at_once, needed_by_others
 from bert_pytorch.errors import ConfigError, InputError
 from bert_pytorch.records import Vocabulary
 from bert_pytorch.remote.fetch import FetchOptions, fetch_all
@@ -79,41 +82,46 @@ def open_remote_shards(
     around = _fetch_small(url, files, folders[0], patience)
     if (around / UNFINISHED).exists():
         raise InputError(f"{url}: this set is not finished (it has {UNFINISHED}). Upload it when its build is done.")
-    _refuse_too_large(url, [file.size or 0 for file in chosen], shuffle_window)
+    listed = {PurePosixPath(file.path).name: file for file in chosen}
     manifest = read_manifest(around)
     if manifest is None:
-        folder = _fetch_all_shards(url, around, chosen, threads, patience)
+        cache, folder = _fetch_all_shards(url, around, listed, threads, patience)
         return open_shards(
-            folder, split, vocabulary, otherwise_lowercase=otherwise_lowercase, on_bad_shard=on_bad_shard
-        )
-    folder = around.parent / f"{around.name}-{manifest.fingerprint[:12]}"
-    listed = {PurePosixPath(file.path).name: file for file in chosen}
+            folder, split, vocabulary, otherwise_lowercase=otherwise_lowercase, on_bad_shard=on_bad_shard,
+            files=cache,
+        )  # fmt: skip
     records = [record for record in manifest.shards if is_held_out(record.name) == (split == "eval")]
     missing = [record.name for record in records if record.name not in listed]
     if missing:
         raise InputError(
             f"{url}: {len(missing)} shard(s) of its manifest are missing: {', '.join(missing[:5])}. Upload them."
         )
+    shards = {
+        record.name: RemoteShard(
+            listed[record.name].urls[0], record.bytes or listed[record.name].size or 0, record.sha256.lower()
+        )
+        for record in records
+    }
+    folder = around / _identity({name: (shard.size, shard.sha256) for name, shard in shards.items()})
+    needed = _refuse_too_large(url, folder, [shard.size for shard in shards.values()], shuffle_window)
     entries = sorted(entries_of(manifest, folder, records), key=lambda entry: natural_order(entry.path))
     refuse_mixture(url, entries)
-    cache = ShardCache(
-        folder,
-        {
-            record.name: RemoteShard(
-                listed[record.name].urls[0], record.bytes or listed[record.name].size or 0, record.sha256
-            )
-            for record in records
-        },
-        threads,
-        options,
-    )
     found = vocabulary or read_vocabulary(around, manifest.lowercase)
     refuse_other_vocabulary(entries, found, "the one given" if vocabulary else url)
-    return ShardSet(entries, found, url, files=cache)
+    return ShardSet(entries, found, url, files=ShardCache(folder, shards, threads, patience, needed))
+
+
+def _identity(contents: Mapping[str, tuple[int, str | None]]) -> str:
+    """Return a folder's name for shards of such sizes and checksums or entity tags: other contents, another folder."""
+    return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _listing(url: str) -> tuple[RemoteFile, ...]:
+    return _listed(url, os.environ.get("AWS_ENDPOINT_URL"))
 
 
 @lru_cache(maxsize=16)
-def _listing(url: str) -> tuple[RemoteFile, ...]:
+def _listed(url: str, endpoint: str | None) -> tuple[RemoteFile, ...]:
     from bert_pytorch.remote.s3 import list_s3  # the door to boto3, which is optional
 
     # A folder synchronised as it is brings locks and logs along.
@@ -145,36 +153,52 @@ def _fetch_small(url: str, files: tuple[RemoteFile, ...], folder: str, options: 
     return around
 
 
-def _fetch_all_shards(url: str, around: Path, chosen: list[RemoteFile], threads: int, options: FetchOptions) -> Path:
-    """Fetch a set that has no manifest, without which nobody knows how many rows it has."""
-    total = sum(file.size or 0 for file in chosen)
-    logger.info("%s: no %s there, so all %d shards are fetched now: %.2f GB", url, MANIFEST, len(chosen), total / 1e9)
-    shards = {PurePosixPath(file.path).name: RemoteShard(file.urls[0], file.size or 0, None) for file in chosen}
-    cache = ShardCache(around, shards, threads, options)
+def _fetch_all_shards(
+    url: str, around: Path, listed: Mapping[str, RemoteFile], threads: int, options: FetchOptions
+) -> tuple[ShardCache, Path]:
+    """Fetch a set that has no manifest, without which nobody knows how many rows it has; return where it is too."""
+    folder = around / _identity({name: (file.size or 0, file.etag) for name, file in listed.items()})
+    needed = _refuse_too_large(url, folder, [file.size or 0 for file in listed.values()], None)
+    logger.info("%s: no %s there, so all %d shards are fetched now: %.2f GB", url, MANIFEST, len(listed), needed / 1e9)
+    shards = {name: RemoteShard(file.urls[0], file.size or 0, None) for name, file in listed.items()}
+    cache = ShardCache(folder, shards, threads, options, needed)
     try:
-        cache.expect([around / name for name in shards])
+        cache.expect([folder / name for name in shards])
         for name in shards:
-            cache.locate(around / name)
-    finally:
+            cache.locate(folder / name)
+    except BaseException:
         cache.close()
-    return around
+        raise
+    return cache, folder
 
 
-def _refuse_too_large(url: str, sizes: list[int], window: int) -> None:
-    needed, allowed = bytes_at_once(sizes, window), limit_bytes()
+def _refuse_too_large(url: str, copies: Path, sizes: list[int], window: int | None) -> int:
+    """Return the bytes that must be here at a time; without a manifest, where `window` is None, all.
+
+    Raises:
+        ConfigError: if they are more than the cache or the disk can hold beside the other sets of this process.
+    """
+    needed, others = bytes_at_once(sizes, window or 0), needed_by_others(copies)
     folder = cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
-    here = sum(file.stat().st_size for file in (folder / REMOTE).glob("*/*.hdf5"))
-    free = shutil.disk_usage(folder).free + here
-    if needed <= min(allowed, free):
-        return
+    here = 0
+    for file in (folder / REMOTE).glob("*/*/*.hdf5"):
+        with contextlib.suppress(FileNotFoundError):  # other processes make room
+            here += file.stat().st_size
+    allowed, free = limit_bytes(), shutil.disk_usage(folder).free + here
+    if needed + others <= min(allowed, free):
+        return needed
     limit = f"{allowed / 2**30:.2f} GiB (${LIMIT_VARIABLE})" if allowed <= free else f"{free / 2**30:.2f} GiB free"
-    most = max(1, int(min(allowed, free) // (2 * max(sizes))))
+    beside = f", beside {others / 2**30:.2f} GiB of other sets" if others else ""
+    most = int((min(allowed, free) - others) // (2 * max(sizes)))
+    fewer = f", or draw samples from fewer shards at a time: --shuffle_window {most}"
     raise ConfigError(
         url,
         [
-            f"{needed / 2**30:.2f} GiB of it must be here at a time, the cache {folder} may hold {limit}. Raise "
-            f"${LIMIT_VARIABLE}, name another folder by ${FOLDER_VARIABLE}, or draw samples from fewer shards at a "
-            f"time: --shuffle_window {most}"
+            f"{needed / 2**30:.2f} GiB of it must be here at a time{beside}, "
+            f"the cache {folder} may hold {limit}. Raise "
+            f"${LIMIT_VARIABLE}, or name another folder by ${FOLDER_VARIABLE}"
+            + (fewer if most >= 1 and window is not None else "")
+            + ("." if window is not None else f"; upload a set with its {MANIFEST} to need only a part at a time.")
         ],
     )

@@ -3,8 +3,10 @@
 import logging
 import shutil
 import threading
+import time
+import weakref
 from collections.abc import Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,11 +14,20 @@ from bert_pytorch.errors import DamagedShardError
 from bert_pytorch.files import move_into_place, sha256_of
 from bert_pytorch.remote.fetch import FetchOptions, fetch
 from bert_pytorch.remote.files import RemoteFile
-from bert_pytorch.shards.cache import alone, cache_folder, keep, limit_bytes, make_room, release
+from bert_pytorch.shards.cache import (
+    INCOMING,
+    alone,
+    keep,
+    limit_bytes,
+    mark_used,
+    release,
+    reserved,
+)
 
 logger = logging.getLogger(__name__)
 
-_INCOMING = ".incoming"
+_opened: "weakref.WeakSet[ShardCache]" = weakref.WeakSet()
+"""Those of this process that are not closed: they share one limit."""
 
 
 class RemoteShard(NamedTuple):
@@ -40,22 +51,27 @@ class ShardCache:
         shards: by name of the copy.
         threads: that fetch ahead; 0 fetches each shard when it is needed.
         options: how patiently.
+        needed: bytes that must be here at a time, which other sets of this process leave to it.
     """
 
     def __init__(
-        self, folder: Path, shards: dict[str, RemoteShard], threads: int, options: FetchOptions | None = None
+        self,
+        folder: Path,
+        shards: dict[str, RemoteShard],
+        threads: int,
+        options: FetchOptions | None = None,
+        needed: int = 0,
     ) -> None:
-        self._folder = folder
+        self.folder = folder
         self._shards = shards
+        self._threads = threads
         self._options = options or FetchOptions()
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="shards") if threads else None
+        self.needed = needed
+        self._pool: ThreadPoolExecutor | None = None
         self._pending: dict[str, Future[Path]] = {}
         self._lock = threading.Lock()
-        self._kept: list[Path] = []
-
-    def path_of(self, name: str) -> Path:
-        """Return where the copy of a shard lies once it is here."""
-        return self._folder / name
+        self._closing = threading.Event()
+        _opened.add(self)
 
     def locate(self, path: Path) -> Path:
         """Return the copy of a shard, given the path it has or will have; fetches it, or waits until it is fetched.
@@ -69,60 +85,75 @@ class ShardCache:
             pending = self._pending.get(name)
         if pending is not None:
             try:
-                return pending.result()
+                pending.result()
+            except CancelledError:
+                pass  # it is not expected any more, but needed all the same
             finally:
                 with self._lock:
-                    self._pending.pop(name, None)
+                    if self._pending.get(name) is pending:
+                        del self._pending[name]
         return self._fetched(name)
 
     def expect(self, paths: Sequence[Path]) -> None:
         """Fetch shards ahead in this order, as many as the limit has room for; others may be removed from now on."""
-        release(self._kept)
-        self._kept = []
-        room = limit_bytes()
+        room = limit_bytes() - needed_by_others(self.folder)
+        kept = []
         for path in paths:
             room -= self._shards[path.name].size
             if room < 0:
                 break
-            self._kept.append(path)
-        keep(self._kept)
-        if self._pool is None:
+            kept.append(path)
+        keep(self, kept)
+        if not self._threads:
             return
         with self._lock:
-            wanted = {path.name for path in self._kept}
+            self._pool = self._pool or ThreadPoolExecutor(self._threads, thread_name_prefix="shards")
+            wanted = {path.name for path in kept}
             for name in [name for name in self._pending if name not in wanted and self._pending[name].cancel()]:
                 del self._pending[name]
-            for path in self._kept:
+            for path in kept:
                 if path.name not in self._pending and not self._is_here(path.name):
                     self._pending[path.name] = self._pool.submit(self._fetched, path.name)
 
     def close(self) -> None:
         """End the threads; what has arrived of a shard stays and is continued another time."""
-        release(self._kept)
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
-            self._pool = None
+        release(self)
+        _opened.discard(self)
+        with self._lock:
+            pool, self._pool = self._pool, None
+            closing, self._closing = self._closing, threading.Event()
+            self._pending.clear()
+        closing.set()
+        if pool is not None:
+            pool.shutdown(wait=True, cancel_futures=True)
 
     def _fetched(self, name: str) -> Path:
-        target = self._folder / name
+        target, closing = self.folder / name, self._closing
         if not self._is_here(name):
             with alone(target):
                 if not self._is_here(name):  # another rank may have fetched it while this one waited
-                    self._fetch(name, target)
-        target.touch()
+                    with reserved(target, self._shards[name].size):
+                        self._fetch(name, target, closing)
+        mark_used(target)
         return target
 
     def _is_here(self, name: str) -> bool:
         try:
-            return (self._folder / name).stat().st_size == self._shards[name].size
+            return (self.folder / name).stat().st_size == self._shards[name].size
         except FileNotFoundError:
             return False
 
-    def _fetch(self, name: str, target: Path) -> None:
-        shard, incoming = self._shards[name], self._folder / _INCOMING / name
-        make_room(cache_folder(), shard.size)
+    def _fetch(self, name: str, target: Path, closing: threading.Event) -> None:
+        shard, incoming = self._shards[name], self.folder / INCOMING / name
+        options = self._options._replace(cancelled=closing.is_set)
+        if options.sleep is time.sleep:
+
+            def pause(seconds: float) -> None:
+                closing.wait(seconds)
+
+            options = options._replace(sleep=pause)
         for last_try in (False, True):
-            copy = fetch(RemoteFile((shard.url,), name, shard.size), incoming, self._options)
+            copy = fetch(RemoteFile((shard.url,), name, shard.size), incoming, options)
             found = sha256_of(copy) if shard.sha256 is not None else None
             if found == shard.sha256:
                 break
@@ -136,6 +167,11 @@ class ShardCache:
                 )
         move_into_place(copy, target)
         shutil.rmtree(incoming, ignore_errors=True)
+
+
+def needed_by_others(folder: Path) -> int:
+    """Return the bytes that the open sets of this process with other folders must hold at a time."""
+    return sum({other.folder: other.needed for other in list(_opened) if other.folder != folder}.values())
 
 
 def bytes_at_once(sizes: Iterable[int], window: int) -> int:

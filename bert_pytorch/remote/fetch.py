@@ -44,6 +44,8 @@ class FetchOptions(NamedTuple):
     """Fetch anew what is there."""
     sleep: Callable[[float], None] = time.sleep
     jitter: random.Random = random.Random()
+    cancelled: Callable[[], bool] = lambda: False
+    """Asked before each try and after each piece that arrives: whether to give up; what has arrived stays."""
 
 
 class Info(Protocol):
@@ -172,6 +174,7 @@ def _pause(tries: int, error: TransferInterrupted, options: FetchOptions) -> flo
 
 def _receive(url: str, file: RemoteFile, part: Part, target: Path, options: FetchOptions) -> None:
     """Append what is missing to `part`, once."""
+    _refuse_cancelled(url, options)
     etag = part.continue_from(url)
     info, chunks = _open(url, file, part.size, etag, options)
     size = info.size if file.size is None else file.size
@@ -191,8 +194,14 @@ def _receive(url: str, file: RemoteFile, part: Part, target: Path, options: Fetc
             output.write(chunk)
             part.size += len(chunk)
             progress.advance(len(chunk))
+            _refuse_cancelled(url, options)
     if size is not None and part.size < size:
         raise TransferInterrupted(f"{show_url(url)}: ended after {part.size:,} of {size:,} bytes.")
+
+
+def _refuse_cancelled(url: str, options: FetchOptions) -> None:
+    if options.cancelled():
+        raise TransferError(f"{show_url(url)}: given up, since what it is for has ended.")
 
 
 def _open(

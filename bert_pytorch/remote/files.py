@@ -37,6 +37,8 @@ class RemoteFile(NamedTuple):
     """`sha256:…`, `sha1:…` or `md5:…` in hexadecimal, where published."""
     secret_header: SecretHeader | None = None
     """Sent where `secret_header.headers_for(url)` says so, and never written down."""
+    etag: str | None = None
+    """Changes with the content, where a listing says it; no checksum."""
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:

@@ -22,6 +22,14 @@ _BAD_CREDENTIALS = {"ExpiredToken", "InvalidToken", "TokenRefreshRequired", "Aut
 _BUSY = {"SlowDown", "RequestTimeout", "Throttling", "ThrottlingException", "RequestLimitExceeded"}
 
 
+class _Object(NamedTuple):
+    """One entry of a listing."""
+
+    key: str
+    size: int
+    etag: str
+
+
 class S3Info(NamedTuple):
     """What S3 says of an object."""
 
@@ -49,15 +57,15 @@ def list_s3(prefix_url: str, wanted: Callable[[str], bool] = lambda path: True) 
     """
     bucket, prefix = _bucket_and_key(prefix_url)
     folder = prefix if not prefix or prefix.endswith("/") else prefix + "/"
-    found = {key: size for key, size in _objects(prefix_url, bucket, folder) if size or not key.endswith("/")}
+    found = {each.key: each for each in _objects(prefix_url, bucket, folder) if each.size or not each.key.endswith("/")}
     if not found and prefix != folder:
-        found = {key: size for key, size in _objects(prefix_url, bucket, prefix, 1) if key == prefix}
+        found = {each.key: each for each in _objects(prefix_url, bucket, prefix, 1) if each.key == prefix}
         folder = prefix[: prefix.rfind("/") + 1]
     if not found:
         raise NotThere(f"{prefix_url}: no files there. Check the prefix, for example with `aws s3 ls {prefix_url}/`.")
     files = [
-        RemoteFile((f"s3://{bucket}/{key}",), key.removeprefix(folder), size)
-        for key, size in sorted(found.items())
+        RemoteFile((f"s3://{bucket}/{key}",), key.removeprefix(folder), each.size, etag=each.etag)
+        for key, each in sorted(found.items())
         if wanted(key.removeprefix(folder))
     ]
     refuse_unsafe_paths([file.path for file in files], prefix_url)
@@ -100,13 +108,13 @@ def read_s3(url: str, start: int = 0, etag: str | None = None) -> tuple[S3Info, 
     return info, _chunks(url, answer["Body"])
 
 
-def _objects(url: str, bucket: str, prefix: str, limit: int | None = None) -> Iterator[tuple[str, int]]:
+def _objects(url: str, bucket: str, prefix: str, limit: int | None = None) -> Iterator[_Object]:
     with _translated(url):
         pages = _client().get_paginator("list_objects_v2")
         for page in pages.paginate(
             Bucket=bucket, Prefix=prefix, PaginationConfig={"MaxItems": limit, "PageSize": limit}
         ):
-            yield from ((entry["Key"], entry["Size"]) for entry in page.get("Contents", ()))
+            yield from (_Object(entry["Key"], entry["Size"], entry["ETag"]) for entry in page.get("Contents", ()))
 
 
 def _get_object(request: dict[str, Any]) -> dict[str, Any] | None:

@@ -3,7 +3,8 @@
 HDF5 unpacks a whole chunk for a row; a flat file can be memory-mapped.
 
 The folder is $BERT_PYTORCH_CACHE, else `bert_pytorch/shards` in $XDG_CACHE_HOME or ~/.cache.  It stays under
-$BERT_PYTORCH_CACHE_GIB: the least recently used files go first, but none of the sets that this process reads.
+$BERT_PYTORCH_CACHE_GIB, what is being written included: the least recently used files go first, but none of the sets
+that this process reads.  Time of access says when a file was used: that of modification is part of a flat file's name.
 """
 
 import contextlib
@@ -12,9 +13,12 @@ import hashlib
 import itertools
 import os
 import re
+import shutil
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import h5py
 import numpy as np
@@ -30,11 +34,15 @@ _BYTES_AT_ONCE = 16 * 2**20
 _ALIGNMENT = 64
 _ABANDONED_SECONDS = 24 * 3600
 
-REMOTE = "remote"
-"""Subfolder of fetched shards: a folder for each set."""
+_RESERVED = ".reserved-"
+
+REMOTE, INCOMING = "remote", ".incoming"
+"""Subfolder of fetched shards, REMOTE/ADDRESS/CONTENT/, and in each of these where copies arrive, in a folder each."""
 
 _used: set[Path] = set()
-"""Files of the sets that this process reads; training and held-out ones, flat and fetched ones share one limit."""
+"""Flat files of the sets that this process reads; training and held-out ones share one limit."""
+_kept: dict[object, frozenset[Path]] = {}
+"""Fetched files that must stay, by who needs them; whole entries are exchanged, so that readers need no lock."""
 
 Columns = Mapping[str, tuple[str, tuple[int, ...]]]
 """Dtype and shape of each dataset."""
@@ -70,14 +78,20 @@ def spare(paths: Iterable[Path]) -> None:
     _used.update(cache_folder() / _name_of(path) for path in paths)
 
 
-def keep(files: Iterable[Path]) -> None:
-    """Keep files of the cache from being removed by this process, until `release`."""
-    _used.update(files)
+def keep(owner: object, files: Iterable[Path]) -> None:
+    """Keep files of the cache from being removed by this process, instead of those that `owner` kept before."""
+    _kept[owner] = frozenset(files)
 
 
-def release(files: Iterable[Path]) -> None:
-    """Let files of the cache be removed again."""
-    _used.difference_update(files)
+def release(owner: object) -> None:
+    """Let the files that `owner` kept be removed again."""
+    _kept.pop(owner, None)
+
+
+def mark_used(file: Path) -> None:
+    """Note that a file is used now."""
+    with contextlib.suppress(OSError):  # a folder that is shared may not be ours, another process may have removed it
+        os.utime(file, ns=(time.time_ns(), file.stat().st_mtime_ns))
 
 
 def flat_file(path: Path, columns: Columns) -> Path:
@@ -96,33 +110,108 @@ def flat_file(path: Path, columns: Columns) -> Path:
     if not _is_whole(target, size):
         with alone(target):
             if not _is_whole(target, size):  # another process may have made it while this one waited
-                make_room(target.parent, size)
-                _decompress(path, columns, target)
-    with contextlib.suppress(OSError):  # a folder that is shared may not be ours
-        os.utime(target)
+                with reserved(target, size):
+                    _decompress(path, columns, target)
+    mark_used(target)
     return target
 
 
+@contextlib.contextmanager
+def reserved(target: Path, size: int) -> Iterator[None]:
+    """Make room for a file, whose bytes count as there until the end of the block: by then it is.
+
+    A reservation is an empty file of that length, locked: the kernel tells those of ended processes.
+
+    Args:
+        target: the file, for messages.
+        size: of it in bytes.
+    """
+    folder = cache_folder()
+    with contextlib.ExitStack() as held:
+        with alone(folder / "room"):
+            make_room(folder, size)
+            handle, name = tempfile.mkstemp(prefix=_RESERVED, dir=folder)
+            held.callback(os.close, handle)
+            held.callback(Path(name).unlink, missing_ok=True)
+            os.fchmod(handle, 0o644)  # others who share the folder ask for its lock
+            try:
+                os.truncate(handle, size)
+            except OSError as error:
+                error.filename = str(target)
+                raise
+            _lock(handle, fcntl.LOCK_EX)
+        yield
+
+
+class _Held(NamedTuple):
+    """What takes room in the cache and may be removed."""
+
+    last_use: float
+    size: int
+    path: Path
+
+
 def make_room(folder: Path, size: int) -> None:
-    """Remove the least recently used files until `size` more bytes stay under the limit, sparing those in use here.
+    """Remove what was used least recently until `size` more bytes stay under the limit, sparing what is in use here.
+
+    Where the disk is fuller than the limit foresees, its free bytes count instead.
 
     Args:
         folder: of the cache.
         size: bytes that are to be written.
     """
-    files, now = [], time.time()
-    for file in itertools.chain(folder.glob("*"), (folder / REMOTE).glob("*/*")):
+    held, pending = sorted(_held(folder)), _reserved_bytes(folder)
+    excess = sum(each.size for each in held) + pending + size - limit_bytes()
+    excess = max(excess, pending + size - shutil.disk_usage(folder).free)
+    needed = _used.union(*list(_kept.values()))
+    for each in held:
+        if excess > 0 and each.path not in needed and _removed(each.path):
+            excess -= each.size
+
+
+def _held(folder: Path) -> Iterator[_Held]:
+    now = time.time()
+    flat, fetched = folder.glob("*"), (folder / REMOTE).glob("*/*/*.hdf5")
+    for file in itertools.chain(flat, fetched, (folder / REMOTE).glob(f"*/*/{INCOMING}/*")):
         with contextlib.suppress(FileNotFoundError):  # other processes make room too
             state = file.stat()
-            if file.name.startswith(TEMPORARY_PREFIX) and now - state.st_mtime > _ABANDONED_SECONDS:
+            used = max(state.st_atime, state.st_mtime)
+            if file.parent.name == INCOMING:
+                if not _is_idle(file):
+                    continue  # its reservation counts
+                yield _Held(used, sum(part.stat().st_size for part in file.rglob("*") if part.is_file()), file)
+            elif file.name.startswith(TEMPORARY_PREFIX) and now - state.st_mtime > _ABANDONED_SECONDS:
                 file.unlink()
-            elif _NAME.fullmatch(file.name) or (file.parent.parent.name == REMOTE and file.suffix == ".hdf5"):
-                files.append((state.st_mtime, state.st_size, file))
-    excess = sum(length for _, length, _ in files) + size - limit_bytes()
-    for _, length, file in sorted(files):
-        if excess > 0 and file not in _used:
-            file.unlink(missing_ok=True)  # whoever has it mapped keeps it until the mapping closes
-            excess -= length
+            elif _NAME.fullmatch(file.name) or file.parent != folder:
+                yield _Held(used, state.st_size, file)
+
+
+def _removed(path: Path) -> bool:
+    """Remove a file, or the parts of one that nobody is fetching; tell whether it is gone."""
+    if path.parent.name != INCOMING:
+        path.unlink(missing_ok=True)  # whoever has it mapped keeps it until the mapping closes
+        return True
+    with _lock_file(path.parent.parent / path.name).open("a") as lock:
+        if not _lock(lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB):
+            return False
+        shutil.rmtree(path, ignore_errors=True)
+    return True
+
+
+def _is_idle(parts: Path) -> bool:
+    with _lock_file(parts.parent.parent / parts.name).open("a") as lock:
+        return _lock(lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _reserved_bytes(folder: Path) -> int:
+    total = 0
+    for file in folder.glob(f"{_RESERVED}*"):
+        with contextlib.suppress(FileNotFoundError, PermissionError), file.open("rb") as lock:
+            if _lock(lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB):
+                file.unlink()  # of a process that ended
+            else:
+                total += file.stat().st_size
+    return total
 
 
 def limit_bytes(environment: Mapping[str, str] = os.environ) -> int:
@@ -153,13 +242,27 @@ def _is_whole(target: Path, size: int) -> bool:
 
 @contextlib.contextmanager
 def alone(target: Path) -> Iterator[None]:
-    """Let one process or thread at a time make a file, so that the ranks share the work; 16 locks serve all files."""
+    """Let one process or thread at a time make a file, so that the ranks share the work; 256 locks serve all files."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    key = hashlib.sha256(target.name.encode(errors="surrogateescape")).hexdigest()[0]
-    with (target.parent / f".lock-{key}").open("a") as lock:
-        with contextlib.suppress(OSError):  # no locks on this file system: the work is done twice, no harm
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    with _lock_file(target).open("a") as lock:
+        _lock(lock.fileno(), fcntl.LOCK_EX)
         yield
+
+
+def _lock_file(target: Path) -> Path:
+    key = hashlib.sha256(target.name.encode(errors="surrogateescape")).hexdigest()[:2]
+    return target.parent / f".lock-{key}"
+
+
+def _lock(descriptor: int, how: int) -> bool:
+    """Tell whether a file is locked now.  A file system without locks has work done twice, which does no harm."""
+    try:
+        fcntl.flock(descriptor, how)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return not how & fcntl.LOCK_NB
+    return True
 
 
 def _decompress(path: Path, columns: Columns, target: Path) -> None:

@@ -11,7 +11,7 @@ from bert_pytorch.records import Vocabulary
 from bert_pytorch.shards.layouts import EVAL_PREFIX, UNFINISHED, is_held_out
 from bert_pytorch.shards.manifest import Manifest, ShardRecord, read_manifest
 from bert_pytorch.shards.shard_file import Header, read_header
-from bert_pytorch.shards.shard_set import ShardEntry, ShardSet
+from bert_pytorch.shards.shard_set import ShardEntry, ShardFiles, ShardSet
 from bert_pytorch.shards.vocabularies import refuse_other_vocabulary, vocabularies_beside
 
 logger = logging.getLogger(__name__)
@@ -56,6 +56,7 @@ def open_shards(
     *,
     otherwise_lowercase: bool = True,
     on_bad_shard: OnBadShard = "stop",
+    files: ShardFiles | None = None,
 ) -> ShardSet:
     """Open all shards of one part under a path.
 
@@ -70,6 +71,7 @@ def open_shards(
             `vocab.txt` alone.
         on_bad_shard: `skip` leaves damaged files out and warns.  Where a manifest tells their rows, these keep their
             numbers.
+        files: brings those back that are removed meanwhile, where they are copies.
 
     Raises:
         InputError: if there are none, some are damaged, they do not belong together, or the vocabulary is not theirs.
@@ -86,7 +88,7 @@ def open_shards(
     entries = [one.entry for one in found]
     refuse_mixture(path, entries)
     headers = {number: one.header for number, one in enumerate(found) if one.header is not None}
-    shards = ShardSet(entries, _vocabulary(path, entries, vocabulary, otherwise_lowercase), path, headers)
+    shards = ShardSet(entries, _vocabulary(path, entries, vocabulary, otherwise_lowercase), path, headers, files)
     shards.exclude(number for number, one in enumerate(found) if one.damage is not None)
     return shards
 

@@ -191,9 +191,14 @@ class ShardSet:
         return lengths
 
     def expect(self, shards: Sequence[int]) -> None:
-        """Say which shards are needed next, in this order: those that lie elsewhere are fetched ahead."""
-        if self._files is not None:
-            self._files.expect([self._entries[number].path for number in shards])
+        """Say which shards are needed next, in this order: elsewhere ones are fetched ahead, others let go."""
+        if self._files is None:
+            return
+        needed = set(shards)
+        with self._lock:  # a mapping keeps the disk space of a file that was removed
+            for number in [number for number in self._open if number not in needed]:
+                del self._open[number]
+        self._files.expect([self._entries[number].path for number in shards])
 
     def close(self) -> None:
         """Forget all mappings and end what fetches ahead; the next read opens them again."""
@@ -225,8 +230,16 @@ class ShardSet:
                 self._open.move_to_end(number)
                 shard.refuse_shrunk()
                 return shard
-        if self._files is not None:
-            self._files.locate(self._entries[number].path)  # may take long: other threads go on meanwhile
+        if self._files is None:
+            return self._opened(number)
+        self._files.locate(self._entries[number].path)  # may take long: other threads go on meanwhile
+        try:
+            return self._opened(number)
+        except FileNotFoundError:  # another process made room in the cache before the file was mapped
+            self._files.locate(self._entries[number].path)
+            return self._opened(number)
+
+    def _opened(self, number: int) -> OpenShard:
         with self._lock:
             if number in self._open:
                 return self._open[number]

@@ -1,6 +1,7 @@
 """Shards in S3: the same updates as from a local copy, over lines that break, within the bounds of the cache."""
 
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,13 +47,16 @@ def server(local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     monkeypatch.setenv("BERT_PYTORCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(shard_cache, "FetchOptions", lambda: AT_ONCE)
     monkeypatch.setattr(remote, "FetchOptions", lambda: AT_ONCE)
-    remote._listing.cache_clear()
+    monkeypatch.setattr(shard_cache, "_opened", weakref.WeakSet())
+    remote._listed.cache_clear()
     with s3_server() as endpoint:
         use_s3(monkeypatch, endpoint)
         bucket(endpoint).create()
         for path in local.iterdir():
             bucket(endpoint).put_object(Key=f"set/{path.name}", Body=path.read_bytes())
         yield endpoint
+        for cache in list(shard_cache._opened):
+            cache.close()
 
 
 def bucket(endpoint: str) -> "boto3.resources.base.ServiceResource":
@@ -82,7 +86,7 @@ def assert_same_updates(loader: TrainingLoader, other: TrainingLoader, count: in
 
 
 def fetched_shards(tmp_path: Path) -> list[Path]:
-    return sorted((tmp_path / "cache/remote").glob("*/*.hdf5"))
+    return sorted((tmp_path / "cache/remote").glob("*/*/*.hdf5"))
 
 
 def test_updates_are_those_of_a_local_copy_and_nothing_is_fetched_before(
@@ -184,7 +188,7 @@ def test_threads_end_and_a_failure_ahead_is_told_where_it_counts(server: str, lo
     with pytest.raises(InputError, match=r"1 shard\(s\) of its manifest are missing: train_1.hdf5"):
         loader_of(URL)
     bucket(server).put_object(Key="set/train_1.hdf5", Body=(local / "train_1.hdf5").read_bytes())
-    remote._listing.cache_clear()
+    remote._listed.cache_clear()
     loader = loader_of(URL, remote_prefetch=4, global_batch_size=256)
     bucket(server).Object("set/train_1.hdf5").delete()
     with pytest.raises(InputError, match=r"train_1\.hdf5"):
