@@ -1,4 +1,4 @@
-"""Writing Habana's packed layout (its Model-References, `pack_pretraining_data_pytorch.py`), for any number of slots."""
+"""Writing Habana's packed layout (Model-References' `pack_pretraining_data_pytorch.py`), for any number of slots."""
 
 import io
 from pathlib import Path

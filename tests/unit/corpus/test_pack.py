@@ -166,11 +166,11 @@ def test_our_own_file_is_mapped_in_place_and_padded_by_its_vocabulary(tmp_path: 
 
 @pytest.mark.parametrize("masking", ["dynamic", "static"])
 def test_a_set_is_packed_by_one_command(masking: str, tool: Tool, tmp_path: Path) -> None:
-    text = shared_data("text", "inaugural")
+    text = shared_data("text", "movie_reviews")
     source = tmp_path / "text"
     source.mkdir()
-    for path in sorted(text.glob("*.txt"))[:3]:
-        words = " ".join(path.read_text(encoding="utf-8").split()).replace(". ", ".\n")
+    for path in sorted(text.glob("*.txt"))[:8]:
+        words = " ".join(path.read_text(encoding="utf-8").split()).replace(" . ", " .\n")
         (source / path.name).write_text(words + "\n", encoding="utf-8")
     vocabulary = shared_data("vocab", "bert-base-uncased-vocab.txt")
     said = tool("encode", "--input", source, "--output", tmp_path, "--vocab_file", vocabulary, "--max_seq_len", 64,
@@ -202,7 +202,7 @@ def test_a_set_is_packed_by_one_command(masking: str, tool: Tool, tmp_path: Path
         assert sorted(ids.tolist()) == sorted(plain.input_ids.tolist())
     metadata = json.loads((tmp_path / "one_metadata.json").read_text())
     assert metadata["number_of_sequences"] == before.num_sequences
-    assert metadata["avg_seq_per_sample"] > 1.1
+    assert metadata["avg_seq_per_sample"] > 1
     assert tool("verify", "--input", tmp_path / "one").code == 0
     assert tool("stats", "--input", tmp_path / "one", "--output", tmp_path / "stats").code == 0
     again = tool("pack", "--input", encoded, "--output", tmp_path / "one")
