@@ -28,7 +28,7 @@ METRICS = "metrics.jsonl"
 class BatchConfig(Settings):
     """Show an update of a run: its samples decoded, with the masks that training drew."""
 
-    run: tyro.conf.Positional[Path | None] = None
+    runs: tyro.conf.Positional[tuple[Path, ...]] = ()
     """The run's --output_dir."""
     step: int = Field(1, ge=1)
     """Number of the update, phases added up."""
@@ -46,8 +46,13 @@ class BatchConfig(Settings):
     def combination_problems(self) -> Iterator[str]:
         """Yield a message for each impossible combination."""
         yield from super().combination_problems()
-        if self.run is None:
-            yield "no run is named: type its --output_dir."
+        if len(self.runs) != 1:
+            yield f"found {len(self.runs)} runs, wanted one: type its --output_dir."
+
+    @property
+    def run(self) -> Path:
+        """The one run."""
+        return self.runs[0]
 
 
 class Recorded(NamedTuple):
@@ -67,7 +72,6 @@ def describe_batch(config: BatchConfig) -> Iterator[str]:
     Raises:
         InputError: if the run did not reach it, or its data are not there.
     """
-    assert config.run is not None
     color = wants_color(config.color)
     recorded = find_update(config.run, config.step)
     loader, words = open_run_data(recorded, config)

@@ -1,5 +1,6 @@
 """What a run trains on: the same whatever resumes, shares or prefetches it, and rebuilt afterwards for any update."""
 
+import itertools
 import json
 import re
 import threading
@@ -116,7 +117,7 @@ def test_any_update_of_a_run_is_rebuilt_and_shown(
         assert pretrain_here(**phase2, output_dir=run, max_steps=4, previous_phase_end_step=8).code == 0
     for step in (1, 3, 4, 5, 7, 8, 9, 12):
         recorded = find_update(run, step)
-        loader, _ = open_run_data(recorded, BatchConfig(run=run, step=step))
+        loader, _ = open_run_data(recorded, BatchConfig(runs=(run,), step=step))
         rebuilt = update_of(loader, recorded, step)
         assert rebuilt[1:] == seen[step][1:]
         for ours, theirs in zip(rebuilt.micro_batches, seen[step].micro_batches, strict=True):
@@ -185,10 +186,7 @@ def test_a_workers_failure_is_told_with_its_reason(shards64: Path) -> None:
     loader = loader_of((shards64,), 0, 1, 2)
     stream = loader.stream(0)
     next(stream)
-    with (
-        mock.patch.object(BatchMaker, "make", side_effect=MemoryError("no room")),
-        pytest.raises(MemoryError, match="no room"),
-    ):
-        for _ in range(8):
-            next(stream)
+    failing = mock.patch.object(BatchMaker, "make", side_effect=MemoryError("no room"))
+    with failing, pytest.raises(MemoryError, match="no room"):
+        list(itertools.islice(stream, 8))
     assert [thread.name for thread in threading.enumerate() if thread.name.startswith("loader")] == []
