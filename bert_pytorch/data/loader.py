@@ -6,6 +6,7 @@ draws from them.
 """
 
 import collections
+import contextlib
 from collections.abc import Hashable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
@@ -36,6 +37,7 @@ from bert_pytorch.data.sampling import (
     ShuffledStream,
     WindowOrder,
 )
+from bert_pytorch.errors import BertPytorchError, DamagedShardError, WorkerError, explain_os_error
 from bert_pytorch.records import IGNORED_LABEL, MicroBatch, Vocabulary
 
 EVALUATION_SEED = 0
@@ -182,27 +184,50 @@ class TrainingLoader:
         return self._make(self.plan(position, number))
 
     def stream(self, position: int, number: int = 0) -> Iterator[Update]:
-        """Yield the updates from `position` on, without end; `number` updates of the phase are done."""
-        workers = self.config.num_workers
-        pool = ThreadPoolExecutor(max(workers, 1), thread_name_prefix="loader") if workers else None
+        """Yield the updates from `position` on, without end; `number` updates of the phase are done.
+
+        What cannot be made is raised in its turn, after the updates before it, however many are made ahead.
+
+        Raises:
+            DamagedShardError: naming file and row.
+            WorkerError: naming the update, and why it could not be read.
+        """
+        workers = self._config.num_workers
+        while not workers:
+            update = self._finished(self._planned(position, number), number)
+            yield update
+            position, number = update.end_position, number + 1
         ahead: collections.deque[Future[Update]] = collections.deque()
+        failed: Exception | None = None
+        pool = ThreadPoolExecutor(workers, thread_name_prefix="loader")
         try:
             while True:
-                plan = self.plan(position, number)
-                position, number = plan.end, number + 1
-                if pool is None:
-                    yield self._make(plan)
-                    continue
-                ahead.append(pool.submit(self._make, plan))
-                if len(ahead) == workers:
-                    yield ahead.popleft().result()
+                while failed is None and len(ahead) < workers:
+                    try:
+                        plan = self._planned(position, number)
+                    except Exception as error:
+                        failed = error
+                    else:
+                        ahead.append(pool.submit(self._finished, plan, number))
+                        position, number = plan.end, number + 1
+                if failed is not None and not ahead:
+                    raise failed
+                yield ahead.popleft().result()
         finally:
-            if pool is not None:
-                pool.shutdown(wait=True, cancel_futures=True)
+            pool.shutdown(wait=True, cancel_futures=True)
 
-    def exclude(self, files: Iterable[str]) -> None:
+    def exclude(self, shards: Iterable[str]) -> None:
         """Leave damaged shards out from the next plan on; see `Corpora.exclude`."""
-        self.corpora.exclude(files)
+        self.corpora.exclude(shards)
+        self._stream = sample_stream(self.corpora, self._config)  # an order by length depends on what is left out
+
+    def _planned(self, position: int, number: int) -> UpdatePlan:
+        with _told(f"update {number + 1} of the phase, from sample {position:,}"):
+            return self.plan(position, number)
+
+    def _finished(self, plan: UpdatePlan, number: int) -> Update:
+        with _told(f"update {number + 1} of the phase, samples {plan.start:,} to {plan.end - 1:,}"):
+            return self._make(plan)
 
     def _expect_shards(self, position: int) -> None:
         window = (self._stream.window_at(position),)
@@ -297,6 +322,21 @@ def sample_stream(corpora: Corpora, config: DataConfig) -> SampleStream:
             config.seed,
         )
     return stream
+
+
+@contextlib.contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Say of a failure, which may be a thread's, what was being made; a defect of our own keeps its traceback."""
+    try:
+        yield
+    except DamagedShardError:
+        raise
+    except (BertPytorchError, OSError) as error:
+        reason = explain_os_error(error) if isinstance(error, OSError) else str(error)
+        raise WorkerError(f"{reason} (Met when making {what}.)") from error
+    except Exception as error:
+        error.add_note(f"while making {what}")
+        raise
 
 
 def _of_about(micro_batches: list[Samples], size: int) -> Iterator[list[Samples]]:

@@ -14,11 +14,11 @@ from bert_pytorch.config.command_line import Resolved
 from bert_pytorch.data.batching import describe_update
 from bert_pytorch.data.config import DataConfig
 from bert_pytorch.data.loader import EvaluationLoader, TrainingLoader
-from bert_pytorch.data.remote import is_remote
-from bert_pytorch.data.statistics import unigram_entropy
+from bert_pytorch.data.recorded import recorded_data
 from bert_pytorch.interop.sources import load_source
 from bert_pytorch.models.bert import BertForPreTraining
 from bert_pytorch.optim.schedules import learning_rate_factor
+from bert_pytorch.pretraining.agreement import leave_out_together, refuse_differing_data, survey_held_out
 from bert_pytorch.pretraining.config import PretrainingConfig
 from bert_pytorch.pretraining.parts import batch_maker, held_out_batch_maker
 from bert_pytorch.pretraining.record import write_run_config
@@ -63,7 +63,8 @@ def pretrain(resolved: Resolved[PretrainingConfig], world: World) -> EndReason:
             world.on_first(lambda: complete_finished_run(output_dir, store.path_of(start.step), start.step))
             return "finished"
         logger.info("device: %s; ranks: %d", chosen.reason, world.size)
-        session, learner = world.together(lambda: _prepare(config, world, chosen.device, stop, store, start))
+        session, learner, left_out = world.together(lambda: _prepare(config, world, chosen.device, stop, store, start))
+        world.together(lambda: _agree(session, left_out))
         if config.overwrite:
             world.on_first(lambda: remove_run(output_dir, config.log_prefix))  # only now: nothing can refuse any more
         record = output_dir / f"{config.log_prefix}_run_config.json"
@@ -78,14 +79,28 @@ def _prepare(
     stop: StopRequests,
     store: CheckpointStore,
     start: Start,
-) -> tuple[Session, Learner]:
-    """Read what the session begins from and build everything; the files' contents are let go of on return."""
+) -> tuple[Session, Learner, list[str]]:
+    """Read what the session begins from and build everything; the files' contents are let go of on return.
+
+    No rank waits for another in here, so that all end when one fails.
+
+    Returns:
+        The session, its model, and the shards that the run has left out so far.
+    """
     path = start.checkpoint
     checkpoint = None if path is None else Checkpoint.from_dict(load_checkpoint(path), str(path))
     begin_from = config.init_checkpoint if checkpoint is None else None
     initial = load_source(begin_from) if begin_from is not None else None
     session = open_session(config, world, device, stop, store, start, checkpoint, initial)
-    return session, build_learner(session, checkpoint, initial)
+    known = start.kind == "resume" and config.on_bad_shard == "skip" and checkpoint is not None
+    left_out = checkpoint.choices.get("excluded_shards", []) if known and checkpoint is not None else []
+    return session, build_learner(session, checkpoint, initial), left_out
+
+
+def _agree(session: Session, left_out: list[str]) -> None:
+    corpus = session.corpus
+    refuse_differing_data(session.world, corpus.training, corpus.evaluation)
+    leave_out_together(session.world, corpus.training, left_out)
 
 
 def _run(session: Session, learner: Learner) -> EndReason:
@@ -99,9 +114,9 @@ def _run(session: Session, learner: Learner) -> EndReason:
         config,
         first_step=start.step,
         last_step=session_end,
-        new_phase=start.kind == "next_phase",
         rank=rank,
     ) as tracker:
+        tracker.start(_start_row(session))
         run = _training_run(session, learner, tracker, last_step, session_end)
         tracker.start(_start_row(session, run.feed))
         reason = train(run)
@@ -170,9 +185,25 @@ def _announce(session: Session, last_step: int) -> None:
     logger.info("start: %s", begins)
     limit = "no session limit" if config.steps is None else f"this session takes at most {config.steps} (--steps)"
     logger.info("updates: %d to %d of %s; %s", start.step + 1, last_step, describe_update(config), limit)
-    if session.corpus.evaluation is not None and session.world.is_first:
-        entropy = unigram_entropy(*session.corpus.evaluation.sources)
+    if session.corpus.evaluation is not None:
+        entropy = survey_held_out(session.world, session.corpus.evaluation, config.on_bad_shard)
         logger.info("unigram entropy of the held-out set: %.3f nats a token (a model that knows no context)", entropy)
+
+
+def _start_row(session: Session) -> StartRow:
+    config, start, training = session.config, session.start, session.corpus.training
+    return StartRow(
+        step=start.step,
+        samples=start.samples,
+        phase=start.phase,
+        phase_start=config.previous_phase_end_step,
+        world_size=session.world.size,
+        next_sentence=session.model_config.next_sentence,
+        lowercase=session.corpus.vocabulary.lowercase,
+        sequences=training.num_sequences,
+        excluded_shards=training.excluded(),
+        data=recorded_data(config),
+    )
 
 
 def _training_loader(session: Session) -> TrainingLoader:

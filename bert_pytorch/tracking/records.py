@@ -10,22 +10,41 @@ EndReason = Literal["finished", "session_limit", "signal", "time_limit", "failed
 
 
 class StartRow(NamedTuple):
-    """The start of a session: all that decides the samples and masks of its updates, so that each can be rebuilt."""
+    """The beginning of a session, with all that decides the data of its updates; `inspect batch` rebuilds them."""
 
     step: int
     """Updates done, phases added up."""
     samples: int
     """Samples of this phase consumed."""
+    phase: int
+    """1 for the first phase of a run."""
     phase_start: int
     """Updates done before this phase."""
     world_size: int
-    """Ranks; they share updates and change nothing in them."""
+    """Ranks."""
     next_sentence: bool
     """Whether the model learns from next-sentence labels."""
+    lowercase: bool
+    """Casing of the vocabulary."""
+    sequences: int
+    """In the training data, shards that are left out included."""
     excluded_shards: list[str]
-    """Damaged shards that are left out from the start on."""
+    """Damaged shards that are left out from the beginning, as `{number of the --input_dir}:{file}`."""
     data: dict[str, Any]
-    """The keys of `DataConfig`."""
+    """Every field of `DataConfig`, local paths made absolute."""
+
+
+class ExcludeRow(NamedTuple):
+    """A damaged shard that is left out from now on (`--on_bad_shard skip`)."""
+
+    step: int
+    """The first update without it, phases added up."""
+    shard: str
+    """`{number of the --input_dir}:{file}`."""
+    sequences: int
+    """In it."""
+    reason: str
+    """What is wrong with which of its rows."""
 
 
 class TrainRow(NamedTuple):
@@ -58,13 +77,9 @@ class TrainRow(NamedTuple):
     peak_memory_gib: float
     """Most memory in use so far on rank 0: the device's, or the process's on a CPU."""
     samples: int
-    """Samples of this phase consumed once this update is done."""
+    """Samples of this phase consumed once this update is done, over all ranks; those of skipped updates count."""
     sequences: int
-    """Samples that this update drew, over all ranks."""
-
-
-TRAIN_METRICS = tuple(name for name in TrainRow._fields if name not in ("samples", "sequences"))
-"""Fields that are curves and columns of tables; where an update stands in its data, `metrics.jsonl` alone tells."""
+    """The part of them that this update has drawn, those of damaged shards that are left out included."""
 
 
 class EvalRow(NamedTuple):

@@ -3,7 +3,7 @@
 from types import TracebackType
 from typing import Self
 
-from bert_pytorch.tracking.records import EndRow, EvalRow, StartRow, TrainRow
+from bert_pytorch.tracking.records import EndRow, EvalRow, ExcludeRow, StartRow, TrainRow
 
 
 class Tracker:
@@ -11,6 +11,9 @@ class Tracker:
 
     def start(self, row: StartRow) -> None:
         """Record what a session begins with."""
+
+    def exclusion(self, row: ExcludeRow) -> None:
+        """Record that a shard is left out."""
 
     def train(self, row: TrainRow) -> None:
         """Record an update."""
