@@ -192,7 +192,7 @@ class TrainingLoader:
             DamagedShardError: naming file and row.
             WorkerError: naming the update, and why it could not be read.
         """
-        workers = self._config.num_workers
+        workers = self.config.num_workers
         while not workers:
             update = self._finished(self._planned(position, number), number)
             yield update
@@ -219,7 +219,7 @@ class TrainingLoader:
     def exclude(self, shards: Iterable[str]) -> None:
         """Leave damaged shards out from the next plan on; see `Corpora.exclude`."""
         self.corpora.exclude(shards)
-        self._stream = sample_stream(self.corpora, self._config)  # an order by length depends on what is left out
+        self._stream = sample_stream(self.corpora, self.config)  # an order by length depends on what is left out
 
     def _planned(self, position: int, number: int) -> UpdatePlan:
         with _told(f"update {number + 1} of the phase, from sample {position:,}"):

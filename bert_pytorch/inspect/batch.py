@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tyro
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from bert_pytorch.config.settings import Settings
 from bert_pytorch.data.config import DataConfig
 from bert_pytorch.data.loader import BatchMaker, TrainingLoader, Update
 from bert_pytorch.data.masking import policy_for
 from bert_pytorch.data.opening import open_corpora
+from bert_pytorch.data.recorded import data_from_record
 from bert_pytorch.errors import InputError
 from bert_pytorch.inspect.samples import Sample, Words, legend, sample_lines
 from bert_pytorch.inspect.terminal import Color, paint, printable, wants_color
@@ -121,6 +122,9 @@ def find_update(run: Path, step: int) -> Recorded:
     for row in rows:
         if row["event"] == "start" and row["step"] < step:
             found = Recorded(row, int(row["samples"]), row["step"])
+        elif row["event"] == "exclude" and found is not None and row["step"] <= step:
+            left_out = [*found.start.get("excluded_shards", ()), row.get("shard")]
+            found = found._replace(start={**found.start, "excluded_shards": left_out})
         elif row["event"] == "train" and found is not None and "samples" in row:
             if row["step"] == step:
                 return Recorded(found.start, int(row["samples"]) - int(row["sequences"]), step - 1)
@@ -133,15 +137,18 @@ def find_update(run: Path, step: int) -> Recorded:
 
 def open_run_data(recorded: Recorded, config: BatchConfig) -> tuple[TrainingLoader, Words]:
     """Open the data of a run as its session did; returns the loader of a single rank, and what shows tokens."""
-    try:
-        known = {name: value for name, value in recorded.start["data"].items() if name in DataConfig.model_fields}
-        settings = DataConfig.model_validate({**known, "num_workers": 0})
-    except (KeyError, AttributeError, ValidationError) as error:
-        raise InputError(f"{config.run}: its {METRICS} is damaged: the `start` row has no data ({error}).") from None
+    said = recorded.start.get("data")
+    if not isinstance(said, dict):
+        raise InputError(f"{config.run / METRICS}: the `start` row does not say what data there were; it is damaged.")
+    known = {name: value for name, value in said.items() if name in DataConfig.model_fields}
+    settings = data_from_record(known, str(config.run / METRICS))
     if config.input_dir:
         settings = settings.model_copy(update={"input_dir": config.input_dir})
-    given: Vocabulary | None = None if settings.vocab_file is None else read_vocabulary(settings.vocab_file)
-    corpora = open_corpora(settings.input_dir, "train", settings, given, lowercase=True)
+    lowercase = bool(recorded.start.get("lowercase", True))
+    given: Vocabulary | None = None
+    if settings.vocab_file is not None:
+        given = read_vocabulary(settings.vocab_file, otherwise=lowercase)
+    corpora = open_corpora(settings.input_dir, "train", settings, given, lowercase=lowercase)
     corpora.exclude(recorded.start.get("excluded_shards", ()))
     vocabulary = given or corpora.vocabulary
     if vocabulary is None:

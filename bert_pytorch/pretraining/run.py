@@ -3,7 +3,6 @@
 import contextlib
 import logging
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
@@ -12,7 +11,6 @@ from bert_pytorch.checkpoints.reading import load_checkpoint
 from bert_pytorch.checkpoints.store import CheckpointStore
 from bert_pytorch.config.command_line import Resolved
 from bert_pytorch.data.batching import describe_update
-from bert_pytorch.data.config import DataConfig
 from bert_pytorch.data.loader import EvaluationLoader, TrainingLoader
 from bert_pytorch.data.recorded import recorded_data
 from bert_pytorch.interop.sources import load_source
@@ -118,7 +116,6 @@ def _run(session: Session, learner: Learner) -> EndReason:
     ) as tracker:
         tracker.start(_start_row(session))
         run = _training_run(session, learner, tracker, last_step, session_end)
-        tracker.start(_start_row(session, run.feed))
         reason = train(run)
     if reason in ("finished", "session_limit"):
         session.world.on_first(lambda: export_model(session, learner.model))
@@ -155,24 +152,6 @@ def _training_run(
         logs=lambda step: config.logs(step, first_step=start.step, last_step=session_end),
         peak_memory_gib=lambda: peak_memory_gib(session.device),
     )
-
-
-def _start_row(session: Session, feed: Feed) -> StartRow:
-    start, config = session.start, session.config
-    settings = config.model_dump(mode="json", include=set(DataConfig.model_fields))
-    return StartRow(
-        step=start.step,
-        samples=start.samples,
-        phase_start=config.previous_phase_end_step,
-        world_size=session.world.size,
-        next_sentence=session.model_config.next_sentence,
-        excluded_shards=feed.excluded(),
-        data={**settings, "input_dir": [_absolute(name) for name in config.input_dir]},
-    )
-
-
-def _absolute(name: str) -> str:
-    return name if is_remote(name) else str(Path(name).absolute())
 
 
 def _announce(session: Session, last_step: int) -> None:

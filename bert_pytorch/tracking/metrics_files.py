@@ -100,7 +100,7 @@ class Csv(Tracker):
 
     def train(self, row: TrainRow) -> None:
         """Append a line."""
-        self._file.append(_csv_line([getattr(row, name) for name in TRAIN_METRICS]))
+        self._file.append(_csv_line(row))
 
     def flush(self) -> None:
         """Bring the file to the disk."""

@@ -175,11 +175,13 @@ def test_a_damaged_shard_met_on_the_way_stops_or_is_left_out_on_all_ranks(
         return
     assert said.code == 0, said.err
     assert [row["step"] for row in metrics(run, "train")] == [1, 2, 3, 4, 5]
-    assert "left out from here on" in (run / "logfile.txt").read_text() + said.err
+    assert "left out from update" in (run / "logfile.txt").read_text() + said.err
     again = pretrain_here(**{**flags, "max_steps": 6})
     assert again.code == 0, again.err
     (start,) = [row for row in metrics(run, "start") if row["step"] == 5]
-    assert [Path(name).name for name in start["excluded_shards"]] == ["train_1000.hdf5"]
+    assert start["excluded_shards"] == ["0:train_1000.hdf5"]
+    (left_out,) = metrics(run, "exclude")
+    assert re.search(r"train_1000.hdf5: row \d+: input_ids: found token id 1000000", left_out["reason"])
 
 
 def test_a_workers_failure_is_told_with_its_reason(shards64: Path) -> None:
