@@ -7,6 +7,7 @@ from bert_pytorch.models.attention import (
     Attention,
     PaddedSdpa,
     ReferenceAttention,
+    RowSdpa,
     SequenceWiseSdpa,
     choose_attention,
 )
@@ -53,6 +54,25 @@ def test_fast_attention_equals_reference(
         assert torch.allclose(found, wanted, rtol=tolerance, atol=5 * tolerance)
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-6)])
+def test_row_attention_equals_reference(dtype: torch.dtype, tolerance: float) -> None:
+    slots = [6, 0, 5, 0, 11, 0, 0, 0, 0, 4, 0, 7, 1, 2, 8, 0, 0, 0, 0, 11]  # rows of 11: three slots and padding
+    batch = random_batch([length for length in slots if length])._replace(
+        cu_seqlens=torch.tensor([0, *slots]).cumsum(0).int(), row_length=11
+    )
+    generator = torch.Generator().manual_seed(0)
+    given = torch.randn(55, 3, 2, 8, generator=generator, dtype=dtype)
+    weights = torch.randn(55, 16, generator=generator, dtype=dtype)
+    results = []
+    for attention in (RowSdpa(), ReferenceAttention()):
+        qkv = given.clone().requires_grad_()
+        output = attention(qkv, attention.plan(batch), 0.0)
+        output.backward(weights)
+        results.append((output.detach(), qkv.grad))
+    for found, wanted in zip(*results, strict=True):
+        assert torch.allclose(found, wanted, rtol=tolerance, atol=5 * tolerance)
+
+
 @pytest.mark.parametrize("attention", [*FAST, ReferenceAttention()], ids=lambda attention: type(attention).__name__)
 def test_dropout_keeps_the_mean_and_drops_the_given_share(attention: Attention) -> None:
     lengths = (50, 50, 40)
@@ -72,4 +92,8 @@ def test_choice_is_told_with_its_reason() -> None:
     assert "fastest" in choose_attention("auto", CPU, 0.0).reason
     assert isinstance(choose_attention("reference", CPU, 0.0).attention, ReferenceAttention)
     assert isinstance(choose_attention("sdpa", torch.device("cuda"), 0.0).attention, PaddedSdpa)
+    for device in (CPU, torch.device("cuda")):
+        assert isinstance(choose_attention("auto", device, 0.0, fixed_rows=True).attention, RowSdpa)
+        assert isinstance(choose_attention("reference", device, 0.0, fixed_rows=True).attention, ReferenceAttention)
+    assert "rows" in choose_attention("auto", CPU, 0.0, fixed_rows=True).reason
     assert "attention_probs_dropout_prob 0.1" in choose_attention("auto", CPU, 0.1).reason
