@@ -154,8 +154,8 @@ class TrainingLoader:
     def __init__(self, batches: BatchMaker, config: DataConfig, *, rank: int = 0, world_size: int = 1) -> None:
         self.corpora = batches.corpora
         refuse_small_budgets(config, self.corpora.sequence_length)
-        self._batches = batches
-        self._config = config
+        self.batches = batches
+        self.config = config
         self._rank = rank
         self._world_size = world_size
         self._stream = sample_stream(self.corpora, config)
@@ -163,7 +163,7 @@ class TrainingLoader:
 
     def plan(self, position: int, number: int) -> UpdatePlan:
         """Decide which samples this rank computes in update `number` of the phase, from 0, after `position` samples."""
-        config = self._config
+        config = self.config
         self._expect_shards(position)
         size = update_size(config, number)
         longest = longest_at(config, number, self.corpora.sequence_length)
@@ -186,7 +186,7 @@ class TrainingLoader:
 
     def stream(self, position: int, number: int = 0) -> Iterator[Update]:
         """Yield the updates from `position` on, without end; `number` updates of the phase are done."""
-        workers = self._config.num_workers
+        workers = self.config.num_workers
         pool = ThreadPoolExecutor(max(workers, 1), thread_name_prefix="loader") if workers else None
         ahead: collections.deque[Future[Update]] = collections.deque()
         try:
@@ -214,7 +214,7 @@ class TrainingLoader:
             self.corpora.expect(self._stream.shards_from(position))
 
     def _make(self, plan: UpdatePlan) -> Update:
-        micro_batches = self._batches.make_all(self._config.seed, plan.micro_batches, plan.longest)
+        micro_batches = self.batches.make_all(self.config.seed, plan.micro_batches, plan.longest)
         return Update(micro_batches, (plan.end - 1) // self.corpora.num_sequences, plan.start, plan.end)
 
     def _drawn(self, position: int, amount: int, in_tokens: bool, longest: int) -> tuple[Samples, np.ndarray]:
@@ -233,7 +233,7 @@ class TrainingLoader:
             count *= 2
 
     def _shares(self, lengths: np.ndarray) -> list[np.ndarray]:
-        config, where = self._config, (self._rank, self._world_size)
+        config, where = self.config, (self._rank, self._world_size)
         grouped = config.length_group_updates > 0
         if config.max_tokens is not None:
             return deal_by_tokens(lengths, config.max_tokens, *where, grouped)

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
@@ -11,7 +12,9 @@ from bert_pytorch.checkpoints.reading import load_checkpoint
 from bert_pytorch.checkpoints.store import CheckpointStore
 from bert_pytorch.config.command_line import Resolved
 from bert_pytorch.data.batching import describe_update
+from bert_pytorch.data.config import DataConfig
 from bert_pytorch.data.loader import EvaluationLoader, TrainingLoader
+from bert_pytorch.data.remote import is_remote
 from bert_pytorch.data.statistics import unigram_entropy
 from bert_pytorch.interop.sources import load_source
 from bert_pytorch.models.bert import BertForPreTraining
@@ -26,7 +29,7 @@ from bert_pytorch.runtime.device import choose_device, peak_memory_gib
 from bert_pytorch.runtime.distributed import World
 from bert_pytorch.runtime.stopping import StopRequests
 from bert_pytorch.tracking.console import console_log
-from bert_pytorch.tracking.records import EndReason, EvalRow
+from bert_pytorch.tracking.records import EndReason, EvalRow, StartRow
 from bert_pytorch.tracking.session import open_tracker
 from bert_pytorch.tracking.tracker import Tracker
 from bert_pytorch.training.clock import StepClock
@@ -100,6 +103,7 @@ def _run(session: Session, learner: Learner) -> EndReason:
         rank=rank,
     ) as tracker:
         run = _training_run(session, learner, tracker, last_step, session_end)
+        tracker.start(_start_row(session, run.feed))
         reason = train(run)
     if reason in ("finished", "session_limit"):
         session.world.on_first(lambda: export_model(session, learner.model))
@@ -136,6 +140,24 @@ def _training_run(
         logs=lambda step: config.logs(step, first_step=start.step, last_step=session_end),
         peak_memory_gib=lambda: peak_memory_gib(session.device),
     )
+
+
+def _start_row(session: Session, feed: Feed) -> StartRow:
+    start, config = session.start, session.config
+    settings = config.model_dump(mode="json", include=set(DataConfig.model_fields))
+    return StartRow(
+        step=start.step,
+        samples=start.samples,
+        phase_start=config.previous_phase_end_step,
+        world_size=session.world.size,
+        next_sentence=session.model_config.next_sentence,
+        excluded_shards=feed.excluded(),
+        data={**settings, "input_dir": [_absolute(name) for name in config.input_dir]},
+    )
+
+
+def _absolute(name: str) -> str:
+    return name if is_remote(name) else str(Path(name).absolute())
 
 
 def _announce(session: Session, last_step: int) -> None:

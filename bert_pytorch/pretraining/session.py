@@ -106,6 +106,9 @@ def open_session(
     if checkpoint is not None and start.checkpoint is not None:
         refuse_other_model(checkpoint, model_config, corpus.vocabulary, start.checkpoint)
     _compare_over_ranks(world, corpus)
+    if checkpoint is not None and start.kind == "resume":
+        corpus.training.exclude(checkpoint.choices.get("excluded_shards", ()))
+    corpus.training.exclude(world.union(corpus.training.excluded()))
     precision = choose_precision(config, device)
     logger.info("precision: %s (%s)", precision.name, precision.reason)
     return Session(config, config.folder(), world, device, precision, stop, store, start, corpus, model_config)

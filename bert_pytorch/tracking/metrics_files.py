@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from bert_pytorch.errors import InputError
 from bert_pytorch.files import atomic_path
-from bert_pytorch.tracking.records import EndRow, EvalRow, TrainRow
+from bert_pytorch.tracking.records import TRAIN_METRICS, EndRow, EvalRow, StartRow, TrainRow
 from bert_pytorch.tracking.tracker import Tracker
 
 
@@ -35,6 +35,10 @@ class JsonLines(Tracker):
             _drop_after_last_end(path)
         _keep_lines(path, lambda line: _is_json_row_up_to(line, first_step))
         self._file = _LineFile(path)
+
+    def start(self, row: StartRow) -> None:
+        """Append a `start` row."""
+        self._append("start", row)
 
     def train(self, row: TrainRow) -> None:
         """Append a `train` row."""
@@ -62,7 +66,7 @@ class JsonLines(Tracker):
 
 
 class Csv(Tracker):
-    """`{log_prefix}_metrics.csv`: a column for each field of `TrainRow`, a line for each logged update.
+    """`{log_prefix}_metrics.csv`: a column for each metric of `TrainRow`, a line for each logged update.
 
     Args:
         path: the file; rows past `first_step` are dropped from it.
@@ -73,7 +77,7 @@ class Csv(Tracker):
     """
 
     def __init__(self, path: Path, first_step: int) -> None:
-        header = _csv_line(TrainRow._fields)
+        header = _csv_line(TRAIN_METRICS)
         lines = _whole_lines(path)
         found = next(lines, None)
         if found is not None and found != header:
@@ -88,7 +92,7 @@ class Csv(Tracker):
 
     def train(self, row: TrainRow) -> None:
         """Append a line."""
-        self._file.append(_csv_line(row))
+        self._file.append(_csv_line([getattr(row, name) for name in TRAIN_METRICS]))
 
     def flush(self) -> None:
         """Bring the file to the disk."""
@@ -174,7 +178,7 @@ def _is_json_row_up_to(line: str, step: int) -> bool:
 
 def _is_csv_row_up_to(line: str, step: int) -> bool:
     first, *others = line.split(",")
-    return first.isdecimal() and int(first) <= step and len(others) + 1 == len(TrainRow._fields)
+    return first.isdecimal() and int(first) <= step and len(others) + 1 == len(TRAIN_METRICS)
 
 
 def _csv_line(values: Any) -> str:

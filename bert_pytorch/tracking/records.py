@@ -3,10 +3,29 @@
 Losses are natural-log means over all ranks and micro-batches of the step: per masked token (MLM), per pair (NSP).
 """
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 EndReason = Literal["finished", "session_limit", "signal", "time_limit", "failed"]
 """Why a session ended; launchers decide by it whether to start again."""
+
+
+class StartRow(NamedTuple):
+    """The start of a session: all that decides the samples and masks of its updates, so that each can be rebuilt."""
+
+    step: int
+    """Updates done, phases added up."""
+    samples: int
+    """Samples of this phase consumed."""
+    phase_start: int
+    """Updates done before this phase."""
+    world_size: int
+    """Ranks; they share updates and change nothing in them."""
+    next_sentence: bool
+    """Whether the model learns from next-sentence labels."""
+    excluded_shards: list[str]
+    """Damaged shards that are left out from the start on."""
+    data: dict[str, Any]
+    """The keys of `DataConfig`."""
 
 
 class TrainRow(NamedTuple):
@@ -38,6 +57,14 @@ class TrainRow(NamedTuple):
     """Model FLOPs utilisation, 0 to 1; None where the device's peak is unknown."""
     peak_memory_gib: float
     """Most memory in use so far on rank 0: the device's, or the process's on a CPU."""
+    samples: int
+    """Samples of this phase consumed once this update is done."""
+    sequences: int
+    """Samples that this update drew, over all ranks."""
+
+
+TRAIN_METRICS = tuple(name for name in TrainRow._fields if name not in ("samples", "sequences"))
+"""Fields that are curves and columns of tables; where an update stands in its data, `metrics.jsonl` alone tells."""
 
 
 class EvalRow(NamedTuple):

@@ -9,7 +9,7 @@ from pathlib import Path
 from bert_pytorch.tracking.config import TrackingConfig
 from bert_pytorch.tracking.metrics_files import Csv, JsonLines, last_event
 from bert_pytorch.tracking.progress import Progress
-from bert_pytorch.tracking.records import EndRow, EvalRow, TrainRow
+from bert_pytorch.tracking.records import EndRow, EvalRow, StartRow, TrainRow
 from bert_pytorch.tracking.tracker import Tracker
 
 METRICS_FILE = "metrics.jsonl"
@@ -74,6 +74,11 @@ class _AllOf(Tracker):
 
     def __init__(self, trackers: Sequence[Tracker]) -> None:
         self._trackers = trackers
+
+    def start(self, row: StartRow) -> None:
+        """Record what a session begins with."""
+        for tracker in self._trackers:
+            tracker.start(row)
 
     def train(self, row: TrainRow) -> None:
         """Record an update."""

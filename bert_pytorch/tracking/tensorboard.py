@@ -12,8 +12,10 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from bert_pytorch.tracking.records import EvalRow, TrainRow
+from bert_pytorch.tracking.records import TRAIN_METRICS, EvalRow, TrainRow
 from bert_pytorch.tracking.tracker import Tracker
+
+_NO_CURVES = {"step", *set(TrainRow._fields) - set(TRAIN_METRICS)}
 
 
 class TensorBoard(Tracker):
@@ -55,7 +57,7 @@ class TensorBoard(Tracker):
         values = [
             Summary.Value(tag=f"{group}/{name}", simple_value=value)
             for name, value in row._asdict().items()
-            if name != "step" and value is not None
+            if name not in _NO_CURVES and value is not None
         ]
         self._write(Event(step=row.step, summary=Summary(value=values)))
 

@@ -1,11 +1,14 @@
 """Updates in their order for the loop: begun anew where one is to be repeated, the same for all ranks."""
 
+import logging
 from collections.abc import Iterator
 from typing import Literal
 
 from bert_pytorch.data.loader import TrainingLoader, Update
 from bert_pytorch.errors import DamagedShardError
 from bert_pytorch.runtime.distributed import World
+
+logger = logging.getLogger(__name__)
 
 
 class Feed:
@@ -66,4 +69,5 @@ class Feed:
         except DamagedShardError as error:
             if not self._skips:
                 raise
+            logger.warning("left out from here on: %s", error)
             return None, [str(error.path)]

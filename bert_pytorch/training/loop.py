@@ -176,6 +176,8 @@ def _train_row(
         data_wait_seconds=rates.data_wait_seconds,
         mfu=None,
         peak_memory_gib=run.peak_memory_gib(),
+        samples=update.end_position,
+        sequences=update.num_sequences,
     )
 
 

@@ -202,7 +202,7 @@ def test_damaged_compressed_data_are_said(folder: Path, tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[place.byte_offset : place.byte_offset + place.size] = bytes(place.size)
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"train_0.hdf5: input_ids cannot be decompressed from row 0 on .* Build it again"):
+    with pytest.raises(InputError, match=r"train_0.hdf5: input_ids cannot be decompressed from row 0 on .*again"):
         open_shards(path).rows(np.arange(3))
     assert cached(folder) == []
 

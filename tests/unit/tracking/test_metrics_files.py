@@ -20,7 +20,7 @@ CSV_HEADER = (
 
 
 def train_row(step, **values):
-    row = TrainRow(step, 0, 6.91, 6.31, 0.6, 4.2e-3, 1.5, 96.0, 12340.0, 0.5, 0.01, None, 1.25)
+    row = TrainRow(step, 0, 6.91, 6.31, 0.6, 4.2e-3, 1.5, 96.0, 12340.0, 0.5, 0.01, None, 1.25, 960, 96)
     return row._replace(**values)
 
 
@@ -43,6 +43,7 @@ def test_rows_have_exactly_the_contracted_keys(tmp_path):
             "event": "train", "step": 1, "epoch": 0, "loss": 6.91, "mlm_loss": 6.31, "nsp_loss": 0.6,
             "learning_rate": 4.2e-3, "grad_norm": 1.5, "sequences_per_second": 96.0, "tokens_per_second": 12340.0,
             "step_seconds": 0.5, "data_wait_seconds": 0.01, "mfu": None, "peak_memory_gib": 1.25,
+            "samples": 960, "sequences": 96,
         },
         {"event": "eval", "step": 1, "mlm_loss": 5.5, "mlm_accuracy": 0.25, "nsp_accuracy": None, "masked_tokens": 400},
         {"event": "end", "reason": "session_limit", "step": 1, "train_seconds": 12.5, "tokens_per_second": 12340.0},

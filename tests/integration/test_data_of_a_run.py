@@ -1,0 +1,192 @@
+"""What a run trains on: the same whatever resumes, shares or prefetches it, and rebuilt afterwards for any update."""
+
+import itertools
+import json
+import re
+import threading
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import h5py
+import numpy as np
+import pytest
+
+from bert_pytorch.data.config import DataConfig
+from bert_pytorch.data.loader import BatchMaker, TrainingLoader, Update
+from bert_pytorch.data.masking import policy_for
+from bert_pytorch.data.opening import open_corpora
+from bert_pytorch.inspect.__main__ import main as inspect
+from bert_pytorch.inspect.batch import BatchConfig, find_update, open_run_data, split, update_of
+from bert_pytorch.training.step import OptimizerStep
+from tests.support.runs import metrics, pretrain_here, run_program, torchrun
+
+MODES: dict[str, dict[str, Any]] = {
+    "count": {},
+    "max_tokens": {"max_tokens": 300},
+    "token budget": {"global_batch_tokens": 900, "max_tokens": 256},
+    "grouped within an update": {"length_group_updates": 1},
+    "grouped updates": {"length_group_updates": 3, "max_tokens": 300},
+    "ramp": {"batch_ramp_updates": 5, "batch_ramp_start": 4},
+    "curriculum": {"length_curriculum_updates": 4, "length_curriculum_start": 24},
+    "whole words": {"whole_word_masking": True},
+    "fixed count": {"masked_tokens_per_seq": 5},
+}
+
+
+def loader_of(folders: tuple[Path, ...], rank: int, world_size: int, workers: int, **mode: Any) -> TrainingLoader:
+    batch = {} if "global_batch_tokens" in mode else {"global_batch_size": 23}
+    local = {} if "max_tokens" in mode else {"local_batch_size": 5}
+    config = DataConfig.model_validate(
+        {"input_dir": [str(f) for f in folders], "num_workers": workers, "seed": 3, **batch, **local, **mode}
+    )
+    corpora = open_corpora(config.input_dir, "train", config, None, lowercase=True)
+    assert corpora.vocabulary is not None
+    maker = BatchMaker(corpora, corpora.vocabulary, policy_for(config, corpora.vocabulary), next_sentence=True)
+    return TrainingLoader(maker, config, rank=rank, world_size=world_size)
+
+
+def content(updates: list[Update]) -> list[tuple[object, ...]]:
+    """Return the sequences of an update with their masks, over all ranks, in an order of their own."""
+    return sorted(
+        (tuple(s.input_ids.tolist()), tuple(s.originals.tolist()), tuple(np.flatnonzero(s.masked).tolist()),
+         s.segment_b_start, s.next_sentence_label)
+        for update in updates for batch in update.micro_batches if batch.num_masked for s in split(batch)
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_resuming_on_any_world_and_workers_gives_the_same_updates(mode: str, shards64: Path) -> None:
+    total = loader_of((shards64,), 0, 1, 0, **MODES[mode]).corpora.num_sequences
+    alone = loader_of((shards64,), 0, 1, 0, **MODES[mode]).stream(0)
+    wanted = []
+    while not wanted or wanted[-1].end_position < total + 60:  # past the end of the epoch
+        wanted.append(next(alone))
+    for begun in (1, len(wanted) - 4):
+        position = wanted[begun].start_position
+        for world_size, workers in ((1, 1), (2, 0), (4, 4)):
+            streams = [
+                loader_of((shards64,), rank, world_size, workers, **MODES[mode]).stream(position, begun)
+                for rank in range(world_size)
+            ]
+            for number in range(begun, begun + 4):
+                found = [next(stream) for stream in streams]
+                assert {(u.start_position, u.end_position) for u in found} == {wanted[number][2:4]}
+                assert len({len(u.micro_batches) for u in found}) == 1
+                assert content(found) == content([wanted[number]])
+            for stream in streams:
+                stream.close()  # type: ignore[attr-defined]
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("loader")] == []
+
+
+def test_a_mixture_resumes_and_holds_sequences_of_both_corpora(shards64: Path, shards128: Path) -> None:
+    def loader(rank: int = 0, world_size: int = 1) -> TrainingLoader:
+        return loader_of((shards64, shards128), rank, world_size, 0, mixture_weights=(1, 3), shuffle_window=1)
+
+    wanted = [loader().update_at(23 * number) for number in range(40)]
+    found = [loader(rank, 2).update_at(23 * 17, 17) for rank in range(2)]
+    assert content(found) == content([wanted[17]])
+    lengths = [len(s.input_ids) for u in wanted for batch in u.micro_batches for s in split(batch)]
+    assert 0.5 < np.mean(np.array(lengths) > 64) < 0.9
+
+
+@pytest.fixture
+def basics(shards64: Path, tiny_model: Path) -> dict[str, Any]:
+    return {
+        "input_dir": shards64, "model_config_file": tiny_model, "learning_rate": 5e-3, "global_batch_size": 12,
+        "local_batch_size": 5, "num_steps_per_checkpoint": 3, "seed": 11, "num_workers": 1,
+    }  # fmt: skip
+
+
+def test_any_update_of_a_run_is_rebuilt_and_shown(
+    basics: dict[str, Any], shards128: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, seen = tmp_path / "run", {}
+    take = OptimizerStep.__call__
+
+    def spied(self: OptimizerStep, update: Update, *, step: int, learning_rate: float) -> Any:
+        seen[step] = update
+        return take(self, update, step=step, learning_rate=learning_rate)
+
+    with mock.patch.object(OptimizerStep, "__call__", spied):
+        assert pretrain_here(**basics, output_dir=run, max_steps=8, steps=4, log_interval=3).code == 0
+        assert (
+            pretrain_here(**{**basics, "global_batch_size": 7}, output_dir=run, max_steps=8, log_interval=3).code == 0
+        )
+        phase2 = {**basics, "input_dir": shards128, "length_curriculum_updates": 3, "length_curriculum_start": 40}
+        assert pretrain_here(**phase2, output_dir=run, max_steps=4, previous_phase_end_step=8).code == 0
+    for step in (1, 3, 4, 5, 7, 8, 9, 12):
+        recorded = find_update(run, step)
+        loader, _ = open_run_data(recorded, BatchConfig(runs=(run,), step=step))
+        rebuilt = update_of(loader, recorded, step)
+        assert rebuilt[1:] == seen[step][1:]
+        for ours, theirs in zip(rebuilt.micro_batches, seen[step].micro_batches, strict=True):
+            for one, other in zip(ours, theirs, strict=True):
+                assert np.array_equal(one, other)  # type: ignore[arg-type]
+    capsys.readouterr()
+    assert inspect(["batch", str(run), "--step", "7", "--num_samples", "2"]) == 0
+    shown = capsys.readouterr().out
+    assert "samples        62 to 68 of the phase, epoch 0" in shown
+    assert "[CLS]" in shown
+    digests = []
+    for ranks in (1, 3):
+        assert inspect(["batch", str(run), "--step", "7", "--world_size", str(ranks), "--num_samples", "0"]) == 0
+        digests.append(re.findall(r"digest +([0-9a-f]{64})", capsys.readouterr().out))
+    assert digests[0] == digests[1] != []
+    assert inspect(["batch", str(run), "--step", "13"]) == 1
+    assert "update 13 was not reached, its last one is 12" in capsys.readouterr().err
+    assert inspect(["batch", str(run), "--step", "2", "--rank", "1"]) == 1
+    assert "wanted 0 to 0" in capsys.readouterr().err
+
+
+def test_two_ranks_go_on_as_one_with_the_losses_of_a_run_never_stopped(basics: dict[str, Any], tmp_path: Path) -> None:
+    model = json.loads(Path(basics["model_config_file"]).read_text()) | {"hidden_dropout_prob": 0.0}
+    (tmp_path / "model.json").write_text(json.dumps(model))
+    flags = {**basics, "model_config_file": tmp_path / "model.json", "max_steps": 6}
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert pretrain_here(**flags, output_dir=whole).code == 0
+    first = run_program(torchrun(2, **flags, output_dir=parts, steps=3))
+    assert first.code == 0, first.err
+    assert pretrain_here(**{**flags, "num_workers": 3}, output_dir=parts).code == 0
+    for ours, theirs in zip(metrics(parts, "train"), metrics(whole, "train"), strict=True):
+        assert ours["samples"] == theirs["samples"]
+        assert ours["mlm_loss"] == pytest.approx(theirs["mlm_loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("policy", ["stop", "skip"])
+def test_a_damaged_shard_met_on_the_way_stops_or_is_left_out_on_all_ranks(
+    policy: str, basics: dict[str, Any], shards64: Path, tmp_path: Path
+) -> None:
+    damaged = tmp_path / "set"
+    damaged.mkdir()
+    for path in shards64.iterdir():
+        if path.name != "manifest.json":
+            (damaged / path.name).write_bytes(path.read_bytes())
+    source = sorted(damaged.glob("train_*.hdf5"))[0]
+    (damaged / "train_1000.hdf5").write_bytes(source.read_bytes())
+    with h5py.File(damaged / "train_1000.hdf5", "r+") as file:
+        file["input_ids"][:, 3] = 10**6
+    run = tmp_path / "run"
+    flags = {**basics, "input_dir": damaged, "max_steps": 5, "on_bad_shard": policy, "output_dir": run}
+    said = run_program(torchrun(2, **flags))
+    if policy == "stop":
+        assert said.code != 0
+        assert re.search(r"train_1000.hdf5: row \d+: input_ids: found token id 1000000", said.err)
+        return
+    assert said.code == 0, said.err
+    assert [row["step"] for row in metrics(run, "train")] == [1, 2, 3, 4, 5]
+    assert "left out from here on" in (run / "logfile.txt").read_text() + said.err
+    again = pretrain_here(**{**flags, "max_steps": 6})
+    assert again.code == 0, again.err
+    (start,) = [row for row in metrics(run, "start") if row["step"] == 5]
+    assert [Path(name).name for name in start["excluded_shards"]] == ["train_1000.hdf5"]
+
+
+def test_a_workers_failure_is_told_with_its_reason(shards64: Path) -> None:
+    loader = loader_of((shards64,), 0, 1, 2)
+    stream = loader.stream(0)
+    next(stream)
+    failing = mock.patch.object(BatchMaker, "make", side_effect=MemoryError("no room"))
+    with failing, pytest.raises(MemoryError, match="no room"):
+        list(itertools.islice(stream, 8))
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("loader")] == []
