@@ -25,14 +25,14 @@ class BatchConfig(Settings):
     global_batch_size: int = Field(65536, ge=1)
     """Sequences per update over all ranks, met exactly (BERT-large phase 1: 65,536; You et al. 2020)."""
     global_batch_tokens: int | None = Field(None, ge=1)
-    """Instead of --global_batch_size, where given: tokens per update over all ranks at most; an update takes as many whole
-    sequences as fit."""
+    """Instead of --global_batch_size, where given: tokens per update over all ranks at most; an update takes as many
+    whole sequences as fit."""
     local_batch_size: int = Field(8, ge=1)
     """Most sequences of one micro-batch on one rank: as many as the memory holds.  With --packing rows: rows of every
     micro-batch, each of several sequences."""
     max_tokens: int | None = Field(None, ge=1)
-    """Instead of --local_batch_size, where given: most tokens of one micro-batch on one rank; ranks and micro-batches then get about equally many.  With
-    --packing rows: as many rows as have room in it."""
+    """Instead of --local_batch_size, where given: most tokens of one micro-batch on one rank; ranks and micro-batches
+    then get about equally many.  With --packing rows: as many rows as have room in it."""
     packing: Literal["tokens", "rows"] = "tokens"
     """How sequences lie in a micro-batch: end to end without any padding (tokens), or in rows of the corpus's sequence
     length, so that all shapes are fixed (rows): for devices that compile each shape anew, and CUDA graphs."""
