@@ -159,10 +159,13 @@ def digest(update: Update) -> str:
 def split(batch: MicroBatch) -> Iterator[Sample]:
     """Yield the sequences of a micro-batch."""
     originals = batch.input_ids.copy()
-    originals[batch.masked_positions] = batch.labels
+    used = batch.labels != IGNORED_LABEL
+    originals[batch.masked_positions[used]] = batch.labels[used]
     masked = np.zeros(len(originals), bool)
-    masked[batch.masked_positions] = True
+    masked[batch.masked_positions[used]] = True
     for number, (start, stop) in enumerate(zip(batch.cu_seqlens[:-1], batch.cu_seqlens[1:], strict=True)):
+        if batch.is_sequence is not None and not batch.is_sequence[number]:
+            continue
         label = None if batch.next_sentence_labels is None else int(batch.next_sentence_labels[number])
         yield Sample(
             input_ids=batch.input_ids[start:stop],

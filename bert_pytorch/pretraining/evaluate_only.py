@@ -2,13 +2,12 @@
 
 import logging
 
-from bert_pytorch.data.loader import EvaluationLoader
 from bert_pytorch.data.opening import open_corpora
 from bert_pytorch.errors import BertPytorchError, InputError
 from bert_pytorch.interop.sources import load_model
 from bert_pytorch.pretraining.agreement import survey_held_out
 from bert_pytorch.pretraining.config import PretrainingConfig
-from bert_pytorch.pretraining.parts import check_fit, held_out_batch_maker
+from bert_pytorch.pretraining.parts import check_fit, held_out_loader
 from bert_pytorch.runtime.device import choose_device
 from bert_pytorch.runtime.distributed import World
 from bert_pytorch.runtime.precision import choose_precision
@@ -44,12 +43,7 @@ def evaluate_only(config: PretrainingConfig, world: World) -> EvalRow:
         next_sentence = model_config.next_sentence and held_out.has_next_sentence and not given.missing
         check_fit(model_config.model_copy(update={"next_sentence": next_sentence}), held_out, config.eval_dir)
         entropy = survey_held_out(world, held_out, config.on_bad_shard)
-        loader = EvaluationLoader(
-            held_out_batch_maker(held_out, given.vocabulary, config, next_sentence=next_sentence),
-            batch_size=config.local_batch_size,
-            rank=world.rank,
-            world_size=world.size,
-        )
+        loader = held_out_loader(held_out, given.vocabulary, config, world, next_sentence=next_sentence)
         row = evaluate(
             given.model.to(device),
             loader,

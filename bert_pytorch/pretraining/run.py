@@ -11,14 +11,14 @@ from bert_pytorch.checkpoints.reading import load_checkpoint
 from bert_pytorch.checkpoints.store import CheckpointStore
 from bert_pytorch.config.command_line import Resolved
 from bert_pytorch.data.batching import describe_update
-from bert_pytorch.data.loader import EvaluationLoader, TrainingLoader
+from bert_pytorch.data.loader import TrainingLoader
 from bert_pytorch.data.recorded import recorded_data
 from bert_pytorch.interop.sources import load_source
 from bert_pytorch.models.bert import BertForPreTraining
 from bert_pytorch.optim.schedules import learning_rate_factor
 from bert_pytorch.pretraining.agreement import leave_out_together, refuse_differing_data, survey_held_out
 from bert_pytorch.pretraining.config import PretrainingConfig
-from bert_pytorch.pretraining.parts import batch_maker, held_out_batch_maker
+from bert_pytorch.pretraining.parts import batch_maker, held_out_loader
 from bert_pytorch.pretraining.record import write_run_config
 from bert_pytorch.pretraining.saving import checkpoint_writer, complete_finished_run, export_model
 from bert_pytorch.pretraining.session import Learner, Session, build_learner, claim_folder, open_session, remove_run
@@ -187,7 +187,7 @@ def _start_row(session: Session) -> StartRow:
 
 def _training_loader(session: Session) -> TrainingLoader:
     config = session.config
-    return TrainingLoader(
+    loader = TrainingLoader(
         batch_maker(
             session.corpus.training,
             session.corpus.vocabulary,
@@ -198,6 +198,9 @@ def _training_loader(session: Session) -> TrainingLoader:
         rank=session.world.rank,
         world_size=session.world.size,
     )
+    if loader.row_shape is not None:
+        logger.info("micro-batches: %s", loader.row_shape.describe())
+    return loader
 
 
 def _optimizer_step(session: Session, learner: Learner) -> OptimizerStep:
@@ -219,12 +222,7 @@ def _evaluation(session: Session, model: BertForPreTraining) -> Callable[[int], 
     if held_out is None:
         return None
     next_sentence = session.model_config.next_sentence and held_out.has_next_sentence
-    loader = EvaluationLoader(
-        held_out_batch_maker(held_out, session.corpus.vocabulary, config, next_sentence=next_sentence),
-        batch_size=config.local_batch_size,
-        rank=session.world.rank,
-        world_size=session.world.size,
-    )
+    loader = held_out_loader(held_out, session.corpus.vocabulary, config, session.world, next_sentence=next_sentence)
     return lambda step: evaluate(
         model,
         loader,

@@ -32,6 +32,7 @@ MODES: dict[str, dict[str, Any]] = {
     "curriculum": {"length_curriculum_updates": 4, "length_curriculum_start": 24},
     "whole words": {"whole_word_masking": True},
     "fixed count": {"masked_tokens_per_seq": 5},
+    "fixed rows": {"packing": "rows"},
 }
 
 
