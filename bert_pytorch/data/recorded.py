@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from bert_pytorch.config.settings import problems_of
 from bert_pytorch.data.config import DataConfig
-from bert_pytorch.errors import ConfigError
+from bert_pytorch.errors import ConfigError, InputError
 
 
 def recorded_data(config: DataConfig) -> dict[str, Any]:
@@ -26,9 +26,12 @@ def data_from_record(values: dict[str, Any], where: str) -> DataConfig:
         where: they stand, for messages.
 
     Raises:
-        ConfigError: naming each value that is none.
+        InputError: naming each value that is none.
     """
     try:
         return DataConfig.model_validate(values).checked(where)
     except ValidationError as error:
-        raise ConfigError(where, problems_of(error, DataConfig)) from None
+        problems = problems_of(error, DataConfig)
+    except ConfigError as error:
+        problems = error.problems
+    raise InputError(f"{where}: it is of another version, or damaged: {' '.join(problems)}")

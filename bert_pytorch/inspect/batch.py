@@ -1,29 +1,25 @@
 """`inspect batch`: the exact samples and masks of any update of a run, rebuilt from what its sessions recorded."""
 
 import hashlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import tyro
 from pydantic import Field
 
 from bert_pytorch.config.settings import Settings
-from bert_pytorch.data.config import DataConfig
+from bert_pytorch.data.corpora import Corpora
 from bert_pytorch.data.loader import BatchMaker, TrainingLoader, Update
 from bert_pytorch.data.masking import policy_for
 from bert_pytorch.data.opening import open_corpora
-from bert_pytorch.data.recorded import data_from_record
-from bert_pytorch.errors import InputError
+from bert_pytorch.errors import ConfigError, InputError
+from bert_pytorch.inspect.run_records import RecordedUpdate, find_update
 from bert_pytorch.inspect.samples import Sample, Words, legend, sample_lines
 from bert_pytorch.inspect.terminal import Color, paint, printable, wants_color
-from bert_pytorch.records import IGNORED_LABEL, MicroBatch, Vocabulary
+from bert_pytorch.records import IGNORED_LABEL, MicroBatch
 from bert_pytorch.tokenization.tokenizer import tokenizer_from_vocabulary
 from bert_pytorch.vocabulary import read_vocabulary
-
-METRICS = "metrics.jsonl"
 
 
 class BatchConfig(Settings):
@@ -40,7 +36,9 @@ class BatchConfig(Settings):
     num_samples: int = Field(3, ge=0)
     """Sequences decoded, from the first on; 0 shows counts and the digest alone."""
     input_dir: tuple[str, ...] = ()
-    """Where the data lie now, if they were moved."""
+    """Where the data lie now, if they were moved; as many as the run had."""
+    vocab_file: Path | None = None
+    """Where the run's --vocab_file lies now, if it was moved."""
     color: Color = "auto"
     """auto: on a terminal, unless $NO_COLOR is set."""
 
@@ -56,17 +54,6 @@ class BatchConfig(Settings):
         return self.runs[0]
 
 
-class Recorded(NamedTuple):
-    """What a run says about an update."""
-
-    start: dict[str, Any]
-    """Its session's `start` row."""
-    position: int
-    """Samples of the phase consumed before some update at or before it."""
-    step: int
-    """Updates done there, phases added up."""
-
-
 def describe_batch(config: BatchConfig) -> Iterator[str]:
     """Yield the lines that show an update.
 
@@ -75,26 +62,30 @@ def describe_batch(config: BatchConfig) -> Iterator[str]:
     """
     color = wants_color(config.color)
     recorded = find_update(config.run, config.step)
-    loader, words = open_run_data(recorded, config)
-    world_size = config.world_size or recorded.start["world_size"]
+    world_size = config.world_size or recorded.world_size
     if config.rank >= world_size:
-        raise InputError(f"--rank: found {config.rank}, wanted 0 to {world_size - 1}, as there are {world_size} ranks.")
-    update = update_of(loader, recorded, config.step)
+        problem = f"found {config.rank}, wanted 0 to {world_size - 1}, as there are {world_size} ranks."
+        raise ConfigError("--rank", [problem])
+    batches, words = open_run_data(recorded, config)
+    try:
+        whole = rebuilt(batches, recorded)
+        loader = TrainingLoader(batches, recorded.data, rank=config.rank, world_size=world_size)
+        mine = loader.update_at(whole.start_position, config.step - 1 - recorded.phase_start)
+    finally:
+        batches.corpora.close()
     yield paint(f"update {config.step} of {printable(str(config.run))}", "heading", color)
-    first, last = update.start_position, update.end_position - 1
-    yield f"  samples        {first:,} to {last:,} of the phase, epoch {update.epoch}"
+    first, last = whole.start_position, whole.end_position - 1
+    yield f"  samples        {first:,} to {last:,} of the phase, epoch {whole.epoch}"
     yield f"  ranks          {world_size}"
-    yield f"  digest         {digest(update)} (of all ranks' samples and masks, however they are shared)"
-    mine = TrainingLoader(loader.batches, loader.config, rank=config.rank, world_size=world_size)
-    mine_update = mine.update_at(update.start_position, config.step - 1 - recorded.start["phase_start"])
-    for number, batch in enumerate(mine_update.micro_batches):
+    yield f"  digest         {digest(whole)} (SHA-256 of all ranks' samples and masks, however they are shared)"
+    for number, batch in enumerate(mine.micro_batches):
         yield (
             f"  micro-batch {number} of rank {config.rank}: {batch.num_sequences} sequences, "
             f"{batch.num_tokens} tokens, {batch.num_masked} masked, {batch.num_pairs} pairs"
         )
     if config.num_samples:
         yield f"  {legend(words, True, color)}"
-    samples = [(number, sample) for number, batch in enumerate(mine_update.micro_batches) for sample in split(batch)]
+    samples = [(number, sample) for number, batch in enumerate(mine.micro_batches) for sample in split(batch)]
     for index, (number, sample) in enumerate(samples[: config.num_samples]):
         label = sample.next_sentence_label
         task = "" if label is None else f", label {label} ({'a random text' if label else 'the true next'})"
@@ -103,78 +94,64 @@ def describe_batch(config: BatchConfig) -> Iterator[str]:
         yield from sample_lines(sample, words, color)
 
 
-def find_update(run: Path, step: int) -> Recorded:
-    """Find where an update's samples begin, or those of an update before it.
+def open_run_data(recorded: RecordedUpdate, config: BatchConfig) -> tuple[BatchMaker, Words]:
+    """Open the data of a run as its session did; returns what makes its micro-batches, and what shows tokens.
 
     Raises:
-        InputError: if the run has no such update or no record of its data.
+        InputError: if the data are not there, or are others.
+        ConfigError: if `--input_dir` names another number of them.
     """
-    path = run / METRICS
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except FileNotFoundError:
-        raise InputError(f"{path}: not there. Name the --output_dir of a run.") from None
-    rows = [row for row in map(_row, lines) if row is not None]
-    last = max((row["step"] for row in rows if row["event"] in ("train", "end")), default=0)
-    if step > last:
-        raise InputError(f"{run}: update {step} was not reached, its last one is {last}. Give a --step up to that.")
-    found: Recorded | None = None
-    for row in rows:
-        if row["event"] == "start" and row["step"] < step:
-            found = Recorded(row, int(row["samples"]), row["step"])
-        elif row["event"] == "exclude" and found is not None and row["step"] <= step:
-            left_out = [*found.start.get("excluded_shards", ()), row.get("shard")]
-            found = found._replace(start={**found.start, "excluded_shards": left_out})
-        elif row["event"] == "train" and found is not None and "samples" in row:
-            if row["step"] == step:
-                return Recorded(found.start, int(row["samples"]) - int(row["sequences"]), step - 1)
-            if row["step"] < step:
-                found = Recorded(found.start, int(row["samples"]), row["step"])
-    if found is None:
-        raise InputError(f"{path}: it does not say what data update {step} was made of (a run of an older version).")
-    return found
-
-
-def open_run_data(recorded: Recorded, config: BatchConfig) -> tuple[TrainingLoader, Words]:
-    """Open the data of a run as its session did; returns the loader of a single rank, and what shows tokens."""
-    said = recorded.start.get("data")
-    if not isinstance(said, dict):
-        raise InputError(f"{config.run / METRICS}: the `start` row does not say what data there were; it is damaged.")
-    known = {name: value for name, value in said.items() if name in DataConfig.model_fields}
-    settings = data_from_record(known, str(config.run / METRICS))
+    data = recorded.data
     if config.input_dir:
-        settings = settings.model_copy(update={"input_dir": config.input_dir})
-    lowercase = bool(recorded.start.get("lowercase", True))
-    given: Vocabulary | None = None
-    if settings.vocab_file is not None:
-        given = read_vocabulary(settings.vocab_file, otherwise=lowercase)
-    corpora = open_corpora(settings.input_dir, "train", settings, given, lowercase=lowercase)
-    corpora.exclude(recorded.start.get("excluded_shards", ()))
+        if len(config.input_dir) != len(data.input_dir):
+            found, wanted = len(config.input_dir), len(data.input_dir)
+            raise ConfigError(
+                "--input_dir", [f"found {found}, wanted {wanted}: {', '.join(data.input_dir)}, as moved."]
+            )
+        data = data.model_copy(update={"input_dir": config.input_dir})
+    if config.vocab_file is not None:
+        data = data.model_copy(update={"vocab_file": config.vocab_file})
+    lowercase = recorded.lowercase
+    try:
+        given = None if data.vocab_file is None else read_vocabulary(data.vocab_file, otherwise=lowercase)
+        corpora = open_corpora(data.input_dir, "train", data, given, lowercase=lowercase)
+    except InputError as error:
+        raise InputError(f"{error} If the run's data were moved, name their place: --input_dir, --vocab_file") from None
     vocabulary = given or corpora.vocabulary
     if vocabulary is None:
-        raise InputError(f"{' '.join(settings.input_dir)}: no vocabulary beside the shards. Put vocab.txt there.")
-    batches = BatchMaker(
-        corpora, vocabulary, policy_for(settings, vocabulary), next_sentence=recorded.start["next_sentence"]
-    )
-    return TrainingLoader(batches, settings), Words(tokenizer_from_vocabulary(vocabulary))
+        raise InputError(
+            f"{' '.join(data.input_dir)}: no vocabulary beside the shards. Name it: --vocab_file vocab.txt"
+        )
+    _refuse_other_data(corpora, recorded)
+    batches = BatchMaker(corpora, vocabulary, policy_for(data, vocabulary), next_sentence=recorded.next_sentence)
+    return batches, Words(tokenizer_from_vocabulary(vocabulary))
 
 
-def update_of(loader: TrainingLoader, recorded: Recorded, step: int) -> Update:
-    """Rebuild an update, walking on from the recorded one by plans alone."""
-    position, phase_start = recorded.position, recorded.start["phase_start"]
-    for number in range(recorded.step - phase_start, step - 1 - phase_start):
-        position = loader.plan(position, number).end
-    return loader.update_at(position, step - 1 - phase_start)
+def rebuilt(batches: BatchMaker, recorded: RecordedUpdate) -> Update:
+    """Rebuild an update for a single rank, walking on from where the position is known by plans alone."""
+    loader = TrainingLoader(batches, recorded.data)
+    position = recorded.known_position
+    for step in range(recorded.known_step + 1, recorded.step + 1):
+        left_out = [each.shard for each in recorded.excluded if each.step <= step]
+        if set(left_out) - set(loader.corpora.excluded()):
+            loader.exclude(left_out)
+        if step < recorded.step:
+            position = loader.plan(position, step - 1 - recorded.phase_start).end
+    return loader.update_at(position, recorded.step - 1 - recorded.phase_start)
 
 
 def digest(update: Update) -> str:
-    """Hash the sequences of an update with their masks, whatever their order: equal for equal samples."""
+    """Hash the sequences of an update with masks and labels, whatever their order: equal for equal samples."""
     each = [
         hashlib.sha256(
-            b"".join(np.ascontiguousarray(part, np.int64).tobytes() for part in (s.input_ids, s.originals, s.masked))
+            b"".join(
+                np.ascontiguousarray(part, np.int64).tobytes()
+                for part in (sample.input_ids, sample.originals, sample.masked, _ends(sample))
+            )
         ).hexdigest()
         for batch in update.micro_batches
-        for s in split(batch)
+        if batch.num_masked or batch.num_pairs  # else it stands in where a rank has no sample
+        for sample in split(batch)
     ]
     return hashlib.sha256("".join(sorted(each)).encode()).hexdigest()
 
@@ -200,11 +177,14 @@ def split(batch: MicroBatch) -> Iterator[Sample]:
         )
 
 
-def _row(line: str) -> dict[str, Any] | None:
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return None
-    if isinstance(row, dict) and isinstance(row.get("step"), int) and isinstance(row.get("event"), str):
-        return row
-    return None
+def _ends(sample: Sample) -> np.ndarray:
+    label = IGNORED_LABEL if sample.next_sentence_label is None else sample.next_sentence_label
+    return np.asarray([len(sample.input_ids), sample.segment_b_start, label])
+
+
+def _refuse_other_data(corpora: Corpora, recorded: RecordedUpdate) -> None:
+    if corpora.num_sequences != recorded.sequences:
+        raise InputError(
+            f"{' '.join(corpora.names)}: found {corpora.num_sequences:,} sequences, the run had "
+            f"{recorded.sequences:,}: these are other data. Name those of the run: --input_dir"
+        )

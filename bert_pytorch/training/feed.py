@@ -1,14 +1,11 @@
 """Updates in their order for the loop: begun anew where one is to be repeated, the same for all ranks."""
 
-import logging
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 from bert_pytorch.data.loader import TrainingLoader, Update
 from bert_pytorch.errors import DamagedShardError, InputError
 from bert_pytorch.runtime.distributed import World
-
-logger = logging.getLogger(__name__)
 
 
 class Exclusion(NamedTuple):

@@ -17,7 +17,8 @@ from bert_pytorch.data.loader import BatchMaker, TrainingLoader, Update
 from bert_pytorch.data.masking import policy_for
 from bert_pytorch.data.opening import open_corpora
 from bert_pytorch.inspect.__main__ import main as inspect
-from bert_pytorch.inspect.batch import BatchConfig, find_update, open_run_data, split, update_of
+from bert_pytorch.inspect.batch import BatchConfig, open_run_data, rebuilt, split
+from bert_pytorch.inspect.run_records import find_update
 from bert_pytorch.training.step import OptimizerStep
 from tests.support.runs import metrics, pretrain_here, run_program, torchrun
 
@@ -54,6 +55,12 @@ def content(updates: list[Update]) -> list[tuple[object, ...]]:
          s.segment_b_start, s.next_sentence_label)
         for update in updates for batch in update.micro_batches if batch.num_masked for s in split(batch)
     )  # fmt: skip
+
+
+def rebuilt_by(run: Path, step: int) -> Update:
+    """Rebuild an update as `inspect batch` does."""
+    recorded = find_update(run, step)
+    return rebuilt(open_run_data(recorded, BatchConfig(runs=(run,), step=step))[0], recorded)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -117,11 +124,9 @@ def test_any_update_of_a_run_is_rebuilt_and_shown(
         phase2 = {**basics, "input_dir": shards128, "length_curriculum_updates": 3, "length_curriculum_start": 40}
         assert pretrain_here(**phase2, output_dir=run, max_steps=4, previous_phase_end_step=8).code == 0
     for step in (1, 3, 4, 5, 7, 8, 9, 12):
-        recorded = find_update(run, step)
-        loader, _ = open_run_data(recorded, BatchConfig(runs=(run,), step=step))
-        rebuilt = update_of(loader, recorded, step)
-        assert rebuilt[1:] == seen[step][1:]
-        for ours, theirs in zip(rebuilt.micro_batches, seen[step].micro_batches, strict=True):
+        update = rebuilt_by(run, step)
+        assert update[1:] == seen[step][1:]
+        for ours, theirs in zip(update.micro_batches, seen[step].micro_batches, strict=True):
             for one, other in zip(ours, theirs, strict=True):
                 assert np.array_equal(one, other)  # type: ignore[arg-type]
     capsys.readouterr()
