@@ -71,6 +71,9 @@ class PackConfig(MaskingConfig, PoolConfig):
             yield "--input is missing: name a set of shards, made by: python -m bert_pytorch.corpus encode"
         if self.output is None:
             yield "--output is missing: name a folder for the packed shards."
+        if self.input is not None and self.output is not None:
+            if self.output.absolute().is_relative_to(self.input.absolute()):
+                yield "--output: found a folder in the input's or that itself, wanted another: shards are searched in it."
 
 
 class PackTask(NamedTuple):
@@ -250,7 +253,7 @@ def _manifest(config: PackConfig, build: Build, parts: dict[str, ShardSet], reco
         vocabulary_sha256=vocabulary_sha256(vocabulary),
         vocabulary_size=len(vocabulary.tokens),
         lowercase=vocabulary.lowercase,
-        seed=config.seed,
+        seed=0 if training.static else config.seed,
         settings=build.settings,
         input_sha256=fingerprint_of([_contents(shards) for shards in parts.values()]),
         fingerprint=build.fingerprint,
