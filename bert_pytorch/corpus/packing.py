@@ -73,7 +73,7 @@ class PackConfig(MaskingConfig, PoolConfig):
             yield "--output is missing: name a folder for the packed shards."
         if self.input is not None and self.output is not None:
             if self.output.absolute().is_relative_to(self.input.absolute()):
-                yield "--output: found a folder in the input's or that itself, wanted another: shards are searched in it."
+                yield "--output: found a folder in the input's or that itself, wanted another: it is searched."
 
 
 class PackTask(NamedTuple):
