@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bert_pytorch.columnar.library import load_pyarrow, naming_damage, refuse_large
+from bert_pytorch.columnar.library import is_too_large, load_pyarrow, naming_damage
 from bert_pytorch.columnar.parquet import no_such_column
+from bert_pytorch.documents import too_large
 from bert_pytorch.errors import InputError
 
 _ROWS_AT_ONCE = 64
@@ -42,12 +43,20 @@ def arrow_texts(path: Path, column: str, flag: str) -> Iterator[TextBatch]:
             array.validate(full=True)  # offsets that lead out of the file would end the process
             for start in range(0, len(array), _ROWS_AT_ONCE):
                 texts = array[start : start + _ROWS_AT_ONCE].to_pylist()
-                for text in texts:
-                    refuse_large(text, f"{path}: row {number} (from 0)")
-                    number += 1
+                for row, text in enumerate(texts):
+                    if is_too_large(text):
+                        raise too_large(f"{path}: row {number + row} (from 0)")
+                number += len(texts)
                 size = mapped.tell() - done if start + _ROWS_AT_ONCE >= len(array) else 0
                 done += size
                 yield TextBatch(texts, size)
+
+
+def check_arrow(path: Path, column: str, flag: str) -> None:
+    """Raise what `arrow_texts` would raise before its first text."""
+    pyarrow = load_pyarrow(path)
+    with naming_damage(path, "Arrow"), pyarrow.memory_map(str(path)) as mapped:
+        _find_column(path, pyarrow.ipc.open_stream(mapped).schema, column, flag)
 
 
 def _find_column(path: Path, schema: Any, name: str, flag: str) -> int:

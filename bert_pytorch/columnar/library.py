@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bert_pytorch.documents import LARGEST_DOCUMENT, too_large
+from bert_pytorch.documents import LARGEST_DOCUMENT
 from bert_pytorch.errors import InputError, MissingDependencyError
 
 
@@ -51,7 +51,6 @@ def _damaged(path: Path, what: str, error: Exception) -> InputError:
     return InputError(f"{path}: not a whole {what} file ({error}). Copy or download it again.")
 
 
-def refuse_large(text: str | None, where: str) -> None:
-    """Raise `InputError` naming `where` if a text is larger than `LARGEST_DOCUMENT`."""
-    if text and len(text) > LARGEST_DOCUMENT:
-        raise too_large(where)
+def is_too_large(text: str | None) -> bool:
+    """Whether a text is larger than any that is read."""
+    return text is not None and len(text) > LARGEST_DOCUMENT

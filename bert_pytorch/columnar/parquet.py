@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bert_pytorch.columnar.library import load_pyarrow, naming_damage, refuse_large
+from bert_pytorch.columnar.library import is_too_large, load_pyarrow, naming_damage
+from bert_pytorch.documents import too_large
 from bert_pytorch.errors import InputError
 
 _BATCH_BYTES, _MOST_ROWS = 4 << 20, 16
@@ -66,7 +67,8 @@ class ParquetTexts:
                     array = pyarrow.compute.struct_field(array, name)
                 for value in array:
                     text = value.as_py()
-                    refuse_large(text, self.where(group, number))
+                    if is_too_large(text):
+                        raise too_large(self.where(group, number))
                     number += 1
                     yield text
 

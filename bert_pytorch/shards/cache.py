@@ -1,4 +1,6 @@
-"""Compressed shards, decompressed once into flat files that can be memory-mapped: HDF5 unpacks a whole chunk a row.
+"""What is made once of data, to be memory-mapped: of compressed shards flat files, of texts tokens.
+
+HDF5 unpacks a whole chunk for a row.
 
 The folder is $BERT_PYTORCH_CACHE, else `bert_pytorch/shards` in $XDG_CACHE_HOME or ~/.cache.  It stays under
 $BERT_PYTORCH_CACHE_GIB: the least recently used files go first, but none of the sets that this process reads.
@@ -7,10 +9,11 @@ $BERT_PYTORCH_CACHE_GIB: the least recently used files go first, but none of the
 import contextlib
 import fcntl
 import hashlib
+import logging
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import h5py
@@ -19,10 +22,12 @@ import numpy as np
 from bert_pytorch.errors import ConfigError, InputError
 from bert_pytorch.files import TEMPORARY_PREFIX, atomic_path
 
+logger = logging.getLogger(__name__)
+
 FOLDER_VARIABLE, LIMIT_VARIABLE = "BERT_PYTORCH_CACHE", "BERT_PYTORCH_CACHE_GIB"
 
 _DEFAULT_LIMIT_GIB = 200.0
-_NAME = re.compile(r"[0-9a-f]{64}\.rows")
+_NAME = re.compile(r"[0-9a-f]{64}\.(rows|tokens)")
 _BYTES_AT_ONCE = 16 * 2**20
 _ALIGNMENT = 64
 _ABANDONED_SECONDS = 24 * 3600
@@ -35,7 +40,7 @@ Columns = Mapping[str, tuple[str, tuple[int, ...]]]
 
 
 def cache_folder(environment: Mapping[str, str] = os.environ) -> Path:
-    """Return the folder of decompressed shards.
+    """Return the folder of decompressed shards and of tokens.
 
     Raises:
         ConfigError: if neither the environment nor a home folder says where.
@@ -78,13 +83,44 @@ def flat_file(path: Path, columns: Columns) -> Path:
     target = cache_folder() / _name_of(path)
     _, size = flat_offsets(columns)
     if not _is_whole(target, size):
-        with _alone(target):
+        with _alone(target.parent / f".lock-{target.name[0]}"):  # 16 locks serve all shards
             if not _is_whole(target, size):  # another process may have made it while this one waited
                 make_room(target.parent, size)
                 _decompress(path, columns, target)
     with contextlib.suppress(OSError):  # a folder that is shared may not be ours
         os.utime(target)
     return target
+
+
+def built_once(name: str, size: int, build: Callable[[Path], None]) -> Path:
+    """Return a file of the cache that is not of one shard, built where it is not there yet.
+
+    Processes share the work: one builds, the others wait.
+
+    Args:
+        name: 64 hexadecimal digits, an identity of what it is built from, and `.tokens`.
+        size: bytes it takes, about.
+        build: writes the file to the path that it is given.
+    """
+    assert _NAME.fullmatch(name)
+    _used.add(name)
+    target = cache_folder() / name
+    if not target.exists():
+        with _alone(target.parent / f".lock-{name}"):
+            if not target.exists():
+                make_room(target.parent, size)
+                with atomic_path(target) as temporary:
+                    build(temporary)
+                make_room(target.parent, 0)  # it may have become larger than anybody could tell
+    with contextlib.suppress(OSError):
+        os.utime(target)
+    return target
+
+
+def identity(path: Path) -> str:
+    """Return what a file is known by: its place, size and time of change."""
+    state = path.stat()
+    return f"{path.resolve()}\0{state.st_size}\0{state.st_mtime_ns}"
 
 
 def make_room(folder: Path, size: int) -> None:
@@ -101,6 +137,7 @@ def make_room(folder: Path, size: int) -> None:
     for _, length, file in sorted(files):
         if excess > 0 and file.name not in _used:
             file.unlink(missing_ok=True)  # whoever has it mapped keeps it until the mapping closes
+            (folder / f".lock-{file.name}").unlink(missing_ok=True)
             excess -= length
 
 
@@ -118,9 +155,7 @@ def limit_bytes(environment: Mapping[str, str] = os.environ) -> int:
 
 
 def _name_of(path: Path) -> str:
-    state = path.stat()
-    identity = f"{path.resolve()}\0{state.st_size}\0{state.st_mtime_ns}"
-    return f"{hashlib.sha256(identity.encode(errors='surrogateescape')).hexdigest()}.rows"
+    return f"{hashlib.sha256(identity(path).encode(errors='surrogateescape')).hexdigest()}.rows"
 
 
 def _is_whole(target: Path, size: int) -> bool:
@@ -131,12 +166,16 @@ def _is_whole(target: Path, size: int) -> bool:
 
 
 @contextlib.contextmanager
-def _alone(target: Path) -> Iterator[None]:
-    """Let one process at a time make a file, so that the ranks share the work; 16 locks serve all files."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with (target.parent / f".lock-{target.name[0]}").open("a") as lock:
+def _alone(lock_file: Path) -> Iterator[None]:
+    """Let one process at a time make a file, so that the ranks share the work."""
+    lock_file.parent.mkdir(parents=True, exist_ok=True)
+    with lock_file.open("a") as lock:
         with contextlib.suppress(OSError):  # no locks on this file system: the work is done twice, no harm
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                logger.info("waiting for another process that makes the same ready in %s", lock_file.parent)
+                fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
