@@ -8,6 +8,7 @@ from pydantic import Field, field_validator
 
 from bert_pytorch.config.settings import Settings
 from bert_pytorch.data.masking import EvaluationMaskingConfig, MaskingConfig
+from bert_pytorch.data.texts.config import TextConfig
 
 
 class LoaderConfig(Settings):
@@ -69,17 +70,18 @@ class BatchConfig(Settings):
             )
 
 
-class DataConfig(LoaderConfig, BatchConfig, MaskingConfig, EvaluationMaskingConfig):
+class DataConfig(LoaderConfig, BatchConfig, MaskingConfig, EvaluationMaskingConfig, TextConfig):
     """The data of a run and the order in which it is read."""
 
     input_dir: tuple[str, ...] = ()
-    """Shards to train on: a file, a folder (searched recursively for *.hdf5) or s3://bucket/prefix; several are read
-    as one corpus, or mixed by --mixture_weights.  Required."""
+    """Shards to train on: a file, a folder (searched recursively for *.hdf5) or s3://bucket/prefix; or text, tokenized
+    at the first start (--max_seq_len): *.parquet or a dataset saved by Hugging Face's datasets.  Several are read as
+    one corpus, or mixed by --mixture_weights.  Required."""
     mixture_weights: tuple[float, ...] = ()
     """Share of samples drawn from each --input_dir, in any unit; every corpus then has epochs of its own.  Without
     them each sequence is read once an epoch."""
     vocab_file: Path | None = None
-    """Vocabulary; needed only for shards of other tools that come without one."""
+    """Vocabulary; needed only for text, and for shards of other tools that come without one."""
     seed: int = Field(42, ge=0, lt=2**63)
     """Seed of initialisation, sample order, masks and dropout."""
     shuffle_window: int = Field(0, ge=0)

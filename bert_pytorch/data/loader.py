@@ -137,7 +137,7 @@ class BatchMaker:
         batches = []
         for part in self.corpora.parts(samples.indices):
             rows = part.source.rows(part.indices)
-            if longest is not None and longest < part.source.sequence_length:
+            if longest is not None and longest < rows.input_ids.shape[1]:
                 rows = cut_rows(rows, longest)
             policy = None if part.source.static else self._policy
             batches.append(

@@ -22,7 +22,7 @@ def token_counts(shards: RowSource) -> np.ndarray:
             masks, ids = rows.static_masks, ids.copy()
             row, slot = np.nonzero(np.arange(masks.positions.shape[1]) < masks.counts[:, None])
             ids[row, masks.positions[row, slot]] = masks.token_ids[row, slot]
-        inside = ids[np.arange(shards.sequence_length) < rows.lengths[:, None]]
+        inside = ids[np.arange(ids.shape[1]) < rows.lengths[:, None]]
         found = np.bincount(inside)
         size = max(len(counts), len(found))
         counts = np.pad(counts, (0, size - len(counts))) + np.pad(found, (0, size - len(found)))

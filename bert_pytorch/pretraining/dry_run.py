@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from bert_pytorch.config.command_line import Resolved
 from bert_pytorch.data.batching import deal_by_count, describe_update, rows_of_micro_batch, total_amount
 from bert_pytorch.data.corpora import Corpora
-from bert_pytorch.data.opening import open_corpora
+from bert_pytorch.data.opening import open_corpora, text_among
 from bert_pytorch.interop.sources import load_source
 from bert_pytorch.models.config import ModelConfig, load_model_config
 from bert_pytorch.models.size import memory_estimate, num_parameters
@@ -13,7 +13,7 @@ from bert_pytorch.optim.schedules import warmup_updates
 from bert_pytorch.pretraining.config import PretrainingConfig
 from bert_pytorch.pretraining.parts import check_fit
 
-GUESSED_LENGTHS = (128, 512)
+GUESSED_LENGTHS: tuple[int, ...] = (128, 512)
 """The two lengths that BERT is pretrained with, shown while no shards tell the true one."""
 
 
@@ -40,11 +40,18 @@ def _derived(config: PretrainingConfig, world_size: int) -> Iterator[tuple[str, 
     first, last = config.previous_phase_end_step + 1, config.previous_phase_end_step + config.max_steps
     yield "updates", f"{first:,} to {last:,}, warm-up {warmup_updates(config.max_steps, config.warmup_proportion):,}"
     shards = None
-    if config.input_dir:
+    texts = text_among(config.input_dir)
+    if texts:
+        yield "text", f"tokenized at the first start, not now: {' '.join(texts)}"
+    elif config.input_dir:
         shards = open_corpora(config.input_dir, "train", config, None, lowercase=True)
     model_config = _model_config(config, shards)
-    lengths = GUESSED_LENGTHS if shards is None else (shards.sequence_length,)
-    guessed = "" if shards is not None else " (--input_dir tells the true length)"
+    lengths = GUESSED_LENGTHS
+    if shards is not None:
+        lengths = (shards.sequence_length,)
+    elif config.max_seq_len is not None:
+        lengths = (config.max_seq_len,)
+    guessed = "" if len(lengths) == 1 else " (--input_dir tells the true length)"
     sequences = None if config.global_batch_tokens else total_amount(config, config.max_steps)
     if sequences is not None:
         yield "sequences", f"{sequences:,} in this phase"

@@ -2,7 +2,7 @@
 
 import logging
 
-from bert_pytorch.data.opening import open_corpora
+from bert_pytorch.data.opening import open_corpora, refuse_needless_text_options
 from bert_pytorch.errors import BertPytorchError, InputError
 from bert_pytorch.interop.sources import load_model
 from bert_pytorch.pretraining.agreement import survey_held_out
@@ -32,6 +32,7 @@ def evaluate_only(config: PretrainingConfig, world: World) -> EvalRow:
     stop = StopRequests(config.time_limit_seconds())
     stop.listen()
     try:
+        refuse_needless_text_options([config.eval_dir], config)
         given = load_model(config.init_checkpoint, config.attention)
         held_out = open_corpora((config.eval_dir,), "eval", config, given.vocabulary, lowercase=True)
         if any(name.startswith("cls.predictions.") for name in given.missing):
