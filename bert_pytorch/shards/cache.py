@@ -120,7 +120,7 @@ def built_once(name: str, size: int, build: Callable[[Path], None]) -> Path:
     target = cache_folder() / name
     _used.add(target)
     if not target.exists():
-        with _locked(target.parent / f".lock-{name}"):
+        with _locked(target.parent / f".lock-{target.stem}"):
             if not target.exists():
                 make_room(target.parent, size)
                 with atomic_path(target) as temporary:
@@ -156,7 +156,7 @@ def make_room(folder: Path, size: int) -> None:
     for _, length, file in sorted(files):
         if excess > 0 and file not in _used:
             file.unlink(missing_ok=True)  # whoever has it mapped keeps it until the mapping closes
-            (folder / f".lock-{file.name}").unlink(missing_ok=True)
+            (folder / f".lock-{file.stem}").unlink(missing_ok=True)
             excess -= length
 
 
