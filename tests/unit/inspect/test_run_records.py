@@ -103,7 +103,7 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="older version"):
         find_update(write(tmp_path, older, *ROWS[6:]), 1)
     (tmp_path / "metrics.jsonl").write_bytes(b"\xff\xfe{\n")
-    with pytest.raises(InputError, match="line 1: .*wanted a JSON object"):
+    with pytest.raises(InputError, match=r"line 1: .*wanted a JSON object"):
         find_update(tmp_path, 1)
 
 
