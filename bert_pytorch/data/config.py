@@ -25,13 +25,14 @@ class BatchConfig(Settings):
     global_batch_size: int = Field(65536, ge=1)
     """Sequences per update over all ranks, met exactly (BERT-large phase 1: 65,536; You et al. 2020)."""
     global_batch_tokens: int | None = Field(None, ge=1)
-    """Instead: tokens per update over all ranks at most; an update takes as many whole sequences as fit."""
+    """Instead of --global_batch_size, where given: tokens per update over all ranks at most; an update takes as many
+    whole sequences as fit."""
     local_batch_size: int = Field(8, ge=1)
     """Most sequences of one micro-batch on one rank: as many as the memory holds.  With --packing rows: rows of every
     micro-batch, each of several sequences."""
     max_tokens: int | None = Field(None, ge=1)
-    """Instead: most tokens of one micro-batch on one rank; ranks and micro-batches then get about equally many.  With
-    --packing rows: as many rows as have room in it."""
+    """Instead of --local_batch_size, where given: most tokens of one micro-batch on one rank; ranks and micro-batches
+    then get about equally many.  With --packing rows: as many rows as have room in it."""
     packing: Literal["tokens", "rows"] = "tokens"
     """How sequences lie in a micro-batch: end to end without any padding (tokens), or in rows of the corpus's sequence
     length, so that all shapes are fixed (rows): for devices that compile each shape anew, and CUDA graphs."""
@@ -61,10 +62,6 @@ class BatchConfig(Settings):
                 f"--batch_ramp_start {self.batch_ramp_start} is more than --global_batch_{unit} {full}, where the ramp "
                 "ends; give a smaller start."
             )
-        if budget is not None and "global_batch_size" in self.model_fields_set:
-            yield "--global_batch_size and --global_batch_tokens both say how large an update is; keep one of them."
-        if self.max_tokens is not None and "local_batch_size" in self.model_fields_set:
-            yield "--local_batch_size and --max_tokens both say how large a micro-batch is; keep one of them."
         if self.packing == "rows" and self.length_group_updates:
             yield (
                 f"--packing rows fills rows with sequences of all lengths; with --length_group_updates "

@@ -81,7 +81,7 @@ def most_masked(length: int, slots: int, policy: MaskingPolicy, *, static: bool)
 def deal_rows(plan: RowPlan, rows: int, rank: int, world_size: int) -> list[tuple[np.ndarray, RowPlaces]]:
     """Share planned rows among ranks in turn, and a rank's rows among micro-batches of `rows` rows each.
 
-    Every rank gets as many micro-batches; what is missing in the last ones are empty rows.
+    Every rank gets as many micro-batches, at least one; what is missing in the last ones are empty rows.
 
     Args:
         plan: rows of all samples of an update.
@@ -92,7 +92,7 @@ def deal_rows(plan: RowPlan, rows: int, rank: int, world_size: int) -> list[tupl
     Returns:
         For each micro-batch its samples' numbers in the update, int64, ordered by place, and their places.
     """
-    count = -(-plan.num_rows // (world_size * rows))
+    count = max(1, -(-plan.num_rows // (world_size * rows)))
     mine = np.flatnonzero(plan.rows % world_size == rank)
     mine = mine[np.lexsort((plan.slots[mine], plan.rows[mine]))]
     turns, within = np.divmod(plan.rows[mine] // world_size, rows)

@@ -225,7 +225,10 @@ class TrainingLoader:
         by_length = size.in_tokens or config.max_tokens is not None or config.length_group_updates > 0
         if not by_length:
             shares = deal_by_count(size.amount, config.local_batch_size, self._rank, self._world_size)
-            micro_batches = [self._usable(self._stream.samples(position + share)) for share in shares]
+            drawn = self._stream.samples(position + np.concatenate(shares))
+            ends = np.cumsum([len(share) for share in shares])[:-1]
+            parts = zip(np.split(drawn.epochs, ends), np.split(drawn.indices, ends), strict=True)
+            micro_batches = [self._usable(Samples(*part)) for part in parts]
             return UpdatePlan(micro_batches, longest, position, position + size.amount)
         samples, lengths = self._drawn(position, size.amount, size.in_tokens, longest)
         shares = self._shares(lengths)

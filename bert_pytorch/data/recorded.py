@@ -28,12 +28,8 @@ def data_from_record(values: dict[str, Any], where: str) -> DataConfig:
     Raises:
         InputError: naming each value that is none.
     """
-    said = dict(values)
-    for instead, unused in (("global_batch_tokens", "global_batch_size"), ("max_tokens", "local_batch_size")):
-        if said.get(instead) is not None:
-            said.pop(unused, None)  # a default: both given would be a contradiction
     try:
-        return DataConfig.model_validate(said).checked(where)
+        return DataConfig.model_validate(values).checked(where)
     except ValidationError as error:
         problems = problems_of(error, DataConfig)
     except ConfigError as error:

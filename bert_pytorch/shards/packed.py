@@ -49,6 +49,9 @@ def unpack(
         one = int(bad.argmax())
         found = f"its {lengths[one]} tokens are not one stretch of its row from position {starts[one]} on"
         raise damaged_row(path, int(numbers[one]), found)
+    lost = _unnamed(owner, columns[layouts.NEXT_SENTENCE_WEIGHTS].take(rows, axis=0))
+    if lost.any():
+        raise damaged_row(path, int(numbers[int(lost.argmax())]), "its row holds tokens of a sequence that no slot names")
     source = np.minimum(starts[:, None] + place, length - 1)
     inside = place < lengths[:, None]
     positions, ids, stray = _masks(columns, rows, owner, starts, lengths)
@@ -67,6 +70,14 @@ def unpack(
         layouts.MASKED_IDS: ids,
         layouts.NEXT_SENTENCE_LABELS: columns[layouts.NEXT_SENTENCE_LABELS][rows, slots],
     }
+
+
+def _unnamed(owner: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Tell which rows hold tokens of no slot in use, bool (k,): a flipped weight would lose a sequence silently."""
+    named = np.zeros(len(owner), np.int64)
+    for slot in range(weights.shape[1]):
+        named += (owner == slot + 1).sum(axis=1) * (weights[:, slot] != 0)
+    return named != (owner != 0).sum(axis=1)
 
 
 def unpacked_lengths(columns: Columns, rows: np.ndarray, slots: np.ndarray) -> np.ndarray:

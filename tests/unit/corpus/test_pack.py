@@ -137,6 +137,8 @@ def test_a_file_of_habanas_reads_as_sequences(tmp_path: Path, monkeypatch: pytes
     [
         ("next_sentence_positions", (1, 1), 500, "not one stretch"),
         ("input_mask", (2, 5), 3, "not one stretch"),
+        ("next_sentence_weights", (1, 1), 0, "no slot names"),
+        ("input_mask", (3, 25), -1, "no slot names"),
         ("masked_lm_positions", (3, 1), 30, "lies in no sequence"),
         ("masked_lm_positions", (3, 1), 900, "lies in no sequence"),
     ],

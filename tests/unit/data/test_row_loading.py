@@ -137,7 +137,7 @@ def test_corpora_of_different_lengths_lie_in_rows_of_the_longer(corpus: Path, tm
             assert all_sequences(batches_of(found)) == all_sequences(batches_of(wanted))
 
 
-def test_shards_left_out_leave_gaps(corpus: Path) -> None:
+def test_shards_left_out_change_no_shape(corpus: Path) -> None:
     config = DataConfig(input_dir=(str(corpus),), global_batch_size=50, num_workers=0)
     packed, fixed = loader(config), loader(config.model_copy(update=ROWS))
     whole = fixed.update_at(0)
@@ -146,6 +146,13 @@ def test_shards_left_out_leave_gaps(corpus: Path) -> None:
     found = fixed.update_at(0)
     assert all_sequences(found.micro_batches) == all_sequences(packed.update_at(0).micro_batches)
     assert len(all_sequences(found.micro_batches)) < len(all_sequences(whole.micro_batches))
+    assert found.num_sequences == whole.num_sequences  # of the stream: positions keep their meaning
+    fixed = loader(config.model_copy(update={**ROWS, "global_batch_size": 1}))
+    fixed.exclude(["0:train_0.hdf5"])
+    singles = [fixed.update_at(position) for position in range(20)]
+    assert min(single.num_tokens for single in singles) == 0  # all of an update may be left out
+    found.micro_batches.extend(batch for single in singles for batch in single.micro_batches)
+    assert {len(single.micro_batches) for single in singles} == {1}
     assert {shapes(batch) for batch in found.micro_batches} == {shapes(batch) for batch in whole.micro_batches}
 
 
