@@ -51,7 +51,9 @@ def unpack(
         raise damaged_row(path, int(numbers[one]), found)
     lost = _unnamed(owner, columns[layouts.NEXT_SENTENCE_WEIGHTS].take(rows, axis=0))
     if lost.any():
-        raise damaged_row(path, int(numbers[int(lost.argmax())]), "its row holds tokens of a sequence that no slot names")
+        raise damaged_row(
+            path, int(numbers[int(lost.argmax())]), "its row holds tokens of a sequence that no slot names"
+        )
     source = np.minimum(starts[:, None] + place, length - 1)
     inside = place < lengths[:, None]
     positions, ids, stray = _masks(columns, rows, owner, starts, lengths)
