@@ -231,11 +231,12 @@ def permute(places: np.ndarray, num_samples: int, seed: int, epoch: int) -> np.n
     """
     half_bits = max(1, ((num_samples - 1).bit_length() + 1) // 2)
     keys = np.random.SeedSequence([seed, epoch, num_samples]).generate_state(ROUNDS, np.uint64)
-    values = places.astype(np.uint64)
-    outside = np.arange(len(values))
+    values = _feistel(places.astype(np.uint64), half_bits, keys)
+    outside = np.flatnonzero(values >= num_samples)
     while len(outside):  # fewer than four turns on average: the domain is under four times the set
-        values[outside] = _feistel(values[outside], half_bits, keys)
-        outside = outside[values[outside] >= num_samples]
+        walked = _feistel(values[outside], half_bits, keys)
+        values[outside] = walked
+        outside = outside[walked >= num_samples]
     return values.astype(np.int64)
 
 
@@ -243,12 +244,18 @@ def _feistel(values: np.ndarray, half_bits: int, keys: np.ndarray) -> np.ndarray
     mask = np.uint64((1 << half_bits) - 1)
     left, right = values >> np.uint64(half_bits), values & mask
     for key in keys:
-        left, right = right, left ^ (_mix(right ^ key) & mask)
+        mixed = _mix(right ^ key)
+        mixed &= mask
+        mixed ^= left
+        left, right = right, mixed
     return (left << np.uint64(half_bits)) | right
 
 
 def _mix(values: np.ndarray) -> np.ndarray:
     """Scramble 64-bit words: the finaliser of SplitMix64 (Steele, Lea and Flood 2014)."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+    values = values ^ (values >> np.uint64(30))
+    values *= np.uint64(0xBF58476D1CE4E5B9)
+    values ^= values >> np.uint64(27)
+    values *= np.uint64(0x94D049BB133111EB)
+    values ^= values >> np.uint64(31)
+    return values

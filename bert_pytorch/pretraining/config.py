@@ -40,7 +40,8 @@ class PretrainingConfig(
     """Start from these weights: a ckpt_N.pt, a run's output folder, or a Hugging Face folder.  Ignored when the output
     folder already holds a checkpoint, which is continued."""
     eval_dir: str | None = None
-    """Held-out shards; by default the eval_*.hdf5 beside the training shards."""
+    """Held-out shards or text; by default the eval_*.hdf5 beside the training shards, or text's
+    validation split."""
     eval_interval: int = Field(0, ge=0)
     """Updates between evaluations on the held-out set; 0 evaluates at the beginning and at the end of a phase."""
     max_steps: int = Field(1000, ge=0)
@@ -74,7 +75,7 @@ class PretrainingConfig(
         "resume_phase2": _RESUMING,
         "do_train": "nothing: training is what this program does",
         "json_summary": "nothing: metrics.jsonl in --output_dir holds every number",
-        "max_seq_length": "nothing: the shards say how long their sequences are",
+        "max_seq_length": "nothing: the shards say how long their sequences are (text: --max_seq_len)",
         "local_rank": "nothing: torchrun tells each process its rank",
         "use_env": "nothing: torchrun tells each process its rank",
         "no_cuda": "--device cpu",

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 from bert_pytorch.config.command_line import Resolved
-from bert_pytorch.data.batching import deal_by_count, describe_update, total_amount
+from bert_pytorch.data.batching import deal_by_count, describe_update, rows_of_micro_batch, total_amount
 from bert_pytorch.data.corpora import Corpora
-from bert_pytorch.data.opening import open_corpora
+from bert_pytorch.data.opening import open_corpora, text_among
 from bert_pytorch.interop.sources import load_source
 from bert_pytorch.models.config import ModelConfig, load_model_config
 from bert_pytorch.models.size import memory_estimate, num_parameters
@@ -13,7 +13,7 @@ from bert_pytorch.optim.schedules import warmup_updates
 from bert_pytorch.pretraining.config import PretrainingConfig
 from bert_pytorch.pretraining.parts import check_fit
 
-GUESSED_LENGTHS = (128, 512)
+GUESSED_LENGTHS: tuple[int, ...] = (128, 512)
 """The two lengths that BERT is pretrained with, shown while no shards tell the true one."""
 
 
@@ -40,11 +40,18 @@ def _derived(config: PretrainingConfig, world_size: int) -> Iterator[tuple[str, 
     first, last = config.previous_phase_end_step + 1, config.previous_phase_end_step + config.max_steps
     yield "updates", f"{first:,} to {last:,}, warm-up {warmup_updates(config.max_steps, config.warmup_proportion):,}"
     shards = None
-    if config.input_dir:
+    texts = text_among(config.input_dir)
+    if texts:
+        yield "text", f"tokenized at the first start, not now: {' '.join(texts)}"
+    elif config.input_dir:
         shards = open_corpora(config.input_dir, "train", config, None, lowercase=True)
     model_config = _model_config(config, shards)
-    lengths = GUESSED_LENGTHS if shards is None else (shards.sequence_length,)
-    guessed = "" if shards is not None else " (--input_dir tells the true length)"
+    lengths = GUESSED_LENGTHS
+    if shards is not None:
+        lengths = (shards.sequence_length,)
+    elif config.max_seq_len is not None:
+        lengths = (config.max_seq_len,)
+    guessed = "" if len(lengths) == 1 else " (--input_dir tells the true length)"
     sequences = None if config.global_batch_tokens else total_amount(config, config.max_steps)
     if sequences is not None:
         yield "sequences", f"{sequences:,} in this phase"
@@ -68,6 +75,12 @@ def _derived(config: PretrainingConfig, world_size: int) -> Iterator[tuple[str, 
 
 
 def _micro_batches(config: PretrainingConfig, world_size: int) -> str:
+    if config.packing == "rows":
+        size = f"{config.local_batch_size} rows"
+        if config.max_tokens is not None:
+            size = f"as many rows as have room in {config.max_tokens:,} tokens"
+        most = f"each of at most {config.max_sequences_per_row} sequences"
+        return f"as many a rank and update as it takes, every one of {size}, {most}"
     if config.max_tokens is not None:
         return f"as many a rank and update as at most {config.max_tokens:,} tokens each take"
     if config.global_batch_tokens is not None:
@@ -78,6 +91,8 @@ def _micro_batches(config: PretrainingConfig, world_size: int) -> str:
 
 def _most_tokens(config: PretrainingConfig, world_size: int, length: int) -> int:
     """Return the most tokens of a micro-batch of sequences of `length`."""
+    if config.packing == "rows":
+        return rows_of_micro_batch(config, length) * length
     if config.max_tokens is not None:
         return config.max_tokens
     if config.global_batch_tokens is not None:
@@ -86,8 +101,12 @@ def _most_tokens(config: PretrainingConfig, world_size: int, length: int) -> int
 
 
 def _memory(config: PretrainingConfig, model_config: ModelConfig, tokens: int, length: int) -> str:
-    masked = min(config.max_predictions_per_seq, round(length * config.masked_token_fraction))
     sequences = -(-tokens // length)
+    masked = min(config.max_predictions_per_seq, round(length * config.masked_token_fraction))
+    if config.packing == "rows":  # of a row instead of a sequence; `fixed_rows.most_masked` is exact
+        masked = round(length * config.masked_token_fraction) + config.max_sequences_per_row
+        if config.masked_tokens_per_seq is not None:
+            masked = min(length, config.masked_tokens_per_seq * config.max_sequences_per_row)
     estimate = memory_estimate(
         model_config,
         tokens=tokens,

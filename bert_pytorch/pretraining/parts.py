@@ -4,13 +4,14 @@ import logging
 from typing import NamedTuple
 
 from bert_pytorch.data.corpora import Corpora
-from bert_pytorch.data.loader import BatchMaker
+from bert_pytorch.data.loader import BatchMaker, EvaluationLoader
 from bert_pytorch.data.masking import evaluation_policy, policy_for
-from bert_pytorch.data.opening import held_out_beside, open_corpora
+from bert_pytorch.data.opening import held_out_beside, open_corpora, refuse_needless_text_options
 from bert_pytorch.errors import ConfigError, InputError
 from bert_pytorch.models.config import ModelConfig, load_model_config
 from bert_pytorch.pretraining.config import PretrainingConfig
 from bert_pytorch.records import Vocabulary
+from bert_pytorch.runtime.distributed import World
 from bert_pytorch.vocabulary import read_vocabulary
 
 logger = logging.getLogger(__name__)
@@ -26,7 +27,7 @@ class Corpus(NamedTuple):
 
 
 def open_corpus(config: PretrainingConfig, lowercase: bool) -> Corpus:
-    """Open training and held-out shards and settle the vocabulary.
+    """Open training and held-out data and settle the vocabulary.
 
     Args:
         config: of the run.
@@ -35,6 +36,7 @@ def open_corpus(config: PretrainingConfig, lowercase: bool) -> Corpus:
     Raises:
         InputError: if shards are missing, damaged, or of different vocabularies.
     """
+    refuse_needless_text_options([*config.input_dir, *([config.eval_dir] if config.eval_dir else [])], config)
     given = read_vocabulary(config.vocab_file, otherwise=lowercase) if config.vocab_file is not None else None
     training = open_corpora(config.input_dir, "train", config, given, lowercase=lowercase)
     for line in training.describe():
@@ -45,7 +47,7 @@ def open_corpus(config: PretrainingConfig, lowercase: bool) -> Corpus:
     held_out = held_out_beside(config.input_dir) if config.eval_dir is None else (str(config.eval_dir),)
     evaluation = open_corpora(held_out, "eval", config, vocabulary, lowercase=lowercase) if held_out else None
     if evaluation is None:
-        logger.info("held-out data: none (no eval_*.hdf5 beside the training shards; --eval_dir names others)")
+        logger.info("held-out data: none (no eval_*.hdf5 or validation split beside the training data; see --eval_dir)")
     else:
         for line in evaluation.describe():
             logger.info("held-out data: %s", line)
@@ -117,8 +119,14 @@ def batch_maker(
     return BatchMaker(shards, vocabulary, policy_for(config, vocabulary), next_sentence=next_sentence)
 
 
-def held_out_batch_maker(
-    shards: Corpora, vocabulary: Vocabulary, config: PretrainingConfig, *, next_sentence: bool
-) -> BatchMaker:
-    """Return what turns rows of a held-out set into micro-batches, masked alike whatever the training does."""
-    return BatchMaker(shards, vocabulary, evaluation_policy(config, vocabulary), next_sentence=next_sentence)
+def held_out_loader(
+    shards: Corpora, vocabulary: Vocabulary, config: PretrainingConfig, world: World, *, next_sentence: bool
+) -> EvaluationLoader:
+    """Return this rank's passes over a held-out set, masked alike whatever the training does, shaped as it is."""
+    return EvaluationLoader(
+        BatchMaker(shards, vocabulary, evaluation_policy(config, vocabulary), next_sentence=next_sentence),
+        batch_size=config.local_batch_size,
+        sequences_per_row=config.max_sequences_per_row if config.packing == "rows" else None,
+        rank=world.rank,
+        world_size=world.size,
+    )

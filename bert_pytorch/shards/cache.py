@@ -1,4 +1,4 @@
-"""The bounded folder of local copies: compressed shards, decompressed, and shards fetched from elsewhere.
+"""The bounded folder of local copies: flat files of compressed shards, tokens of texts, shards fetched from elsewhere.
 
 HDF5 unpacks a whole chunk for a row; a flat file can be memory-mapped.
 
@@ -11,12 +11,13 @@ import contextlib
 import fcntl
 import hashlib
 import itertools
+import logging
 import os
 import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,10 +27,12 @@ import numpy as np
 from bert_pytorch.errors import ConfigError, DamagedShardError
 from bert_pytorch.files import TEMPORARY_PREFIX, atomic_path
 
+logger = logging.getLogger(__name__)
+
 FOLDER_VARIABLE, LIMIT_VARIABLE = "BERT_PYTORCH_CACHE", "BERT_PYTORCH_CACHE_GIB"
 
 _DEFAULT_LIMIT_GIB = 200.0
-_NAME = re.compile(r"[0-9a-f]{64}\.rows")
+_NAME = re.compile(r"[0-9a-f]{64}\.(rows|tokens)")
 _BYTES_AT_ONCE = 16 * 2**20
 _ALIGNMENT = 64
 _ABANDONED_SECONDS = 24 * 3600
@@ -49,7 +52,7 @@ Columns = Mapping[str, tuple[str, tuple[int, ...]]]
 
 
 def cache_folder(environment: Mapping[str, str] = os.environ) -> Path:
-    """Return the folder of decompressed shards.
+    """Return the folder of decompressed shards and of tokens.
 
     Raises:
         ConfigError: if neither the environment nor a home folder says where.
@@ -116,6 +119,35 @@ def flat_file(path: Path, columns: Columns) -> Path:
     return target
 
 
+def built_once(name: str, size: int, build: Callable[[Path], None]) -> Path:
+    """Return a file of the cache that is not of one shard, built where it is not there yet.
+
+    Processes share the work: one builds, the others wait.
+
+    Args:
+        name: 64 hexadecimal digits, an identity of what it is built from, and `.tokens`.
+        size: bytes it takes, about.
+        build: writes the file to the path that it is given.
+    """
+    assert _NAME.fullmatch(name)
+    target = cache_folder() / name
+    _used.add(target)
+    if not target.exists():
+        with _locked(target.parent / f".lock-{target.stem}"):
+            if not target.exists():
+                with reserved(target, size), atomic_path(target) as temporary:
+                    build(temporary)
+                make_room(target.parent, 0)  # it may have become larger than anybody could tell
+    mark_used(target)
+    return target
+
+
+def identity(path: Path) -> str:
+    """Return what a file is known by: its place, size and time of change."""
+    state = path.stat()
+    return f"{path.resolve()}\0{state.st_size}\0{state.st_mtime_ns}"
+
+
 @contextlib.contextmanager
 def reserved(target: Path, size: int) -> Iterator[None]:
     """Make room for a file, whose bytes count as there until the end of the block: by then it is.
@@ -128,7 +160,7 @@ def reserved(target: Path, size: int) -> Iterator[None]:
     """
     folder = cache_folder()
     with contextlib.ExitStack() as held:
-        with alone(folder / "room"):
+        with _locked(folder / ".lock.room"):
             make_room(folder, size)
             handle, name = tempfile.mkstemp(prefix=_RESERVED, dir=folder)
             held.callback(os.close, handle)
@@ -190,6 +222,8 @@ def _removed(path: Path) -> bool:
     """Remove a file, or the parts of one that nobody is fetching; tell whether it is gone."""
     if path.parent.name != INCOMING:
         path.unlink(missing_ok=True)  # whoever has it mapped keeps it until the mapping closes
+        if path.suffix == ".tokens":
+            path.with_name(f".lock-{path.stem}").unlink(missing_ok=True)
         return True
     with _lock_file(path.parent.parent / path.name).open("a") as lock:
         if not _lock(lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB):
@@ -228,9 +262,7 @@ def limit_bytes(environment: Mapping[str, str] = os.environ) -> int:
 
 
 def _name_of(path: Path) -> str:
-    state = path.stat()
-    identity = f"{path.resolve()}\0{state.st_size}\0{state.st_mtime_ns}"
-    return f"{hashlib.sha256(identity.encode(errors='surrogateescape')).hexdigest()}.rows"
+    return f"{hashlib.sha256(identity(path).encode(errors='surrogateescape')).hexdigest()}.rows"
 
 
 def _is_whole(target: Path, size: int) -> bool:
@@ -243,9 +275,20 @@ def _is_whole(target: Path, size: int) -> bool:
 @contextlib.contextmanager
 def alone(target: Path) -> Iterator[None]:
     """Let one process or thread at a time make a file, so that the ranks share the work; 256 locks serve all files."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with _lock_file(target).open("a") as lock:
-        _lock(lock.fileno(), fcntl.LOCK_EX)
+    with _locked(_lock_file(target)):
+        yield
+
+
+@contextlib.contextmanager
+def _locked(lock_file: Path) -> Iterator[None]:
+    lock_file.parent.mkdir(parents=True, exist_ok=True)
+    with lock_file.open("a") as lock:
+        with contextlib.suppress(OSError):  # no locks on this file system: the work is done twice, no harm
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                logger.info("waiting for another process that makes the same ready in %s", lock_file.parent)
+                fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from bert_pytorch.errors import DamagedShardError, InputError
 from bert_pytorch.records import SequenceRows, StaticMasks
-from bert_pytorch.shards import layouts
+from bert_pytorch.shards import layouts, packed
 from bert_pytorch.shards.cache import flat_file, flat_offsets
 from bert_pytorch.shards.layouts import COLUMNS, Layout
 
@@ -23,6 +23,7 @@ class Header(NamedTuple):
     path: Path
     layout: Layout
     num_rows: int
+    """Sequences: of the packed layout there are several in a row of the file."""
     sequence_length: int
     next_sentence: bool
     """Whether rows are pairs with a next-sentence label."""
@@ -67,10 +68,8 @@ def _header_of(path: Path, file: h5py.File) -> Header:
     names = {name for name, item in file.items() if isinstance(item, h5py.Dataset)}
     layout = layouts.layout_of(names)
     if layout is None:
-        packed = any(name in names for name in layouts.PACKED_ONLY)
-        found = "Habana's packed layout, which this version does not read" if packed else _listing(names)
         wanted = " or ".join(f"{', '.join(columns)} ({name})" for name, columns in COLUMNS.items())
-        raise InputError(f"{path}: found {found}; wanted the datasets {wanted}.")
+        raise InputError(f"{path}: found {_listing(names)}; wanted the datasets {wanted}.")
     columns = {name: file[name] for name in COLUMNS[layout]}
     for name, column in COLUMNS[layout].items():
         data = columns[name]
@@ -88,13 +87,26 @@ def _header_of(path: Path, file: h5py.File) -> Header:
     return Header(
         path=path,
         layout=layout,
-        num_rows=rows,
+        num_rows=_num_sequences(path, file, rows) if layout == "packed" else rows,
         sequence_length=length,
         next_sentence=_has_pairs(file, layout),
         columns={name: (data.dtype.str, data.shape) for name, data in columns.items()},
         offsets=_offsets(columns),
         attributes={name: _plain(value) for name, value in file.attrs.items()},
     )
+
+
+def _num_sequences(path: Path, file: h5py.File, rows: int) -> int:
+    """Return the sequences of a packed file: by its word where it is ours, else counted."""
+    slots = file[layouts.NEXT_SENTENCE_WEIGHTS].shape[1]
+    found = file.attrs.get(layouts.NUM_SEQUENCES)
+    if found is None:
+        found = np.count_nonzero(file[layouts.NEXT_SENTENCE_WEIGHTS][:])
+    if not rows <= found <= rows * slots:
+        raise DamagedShardError(
+            f"{path}: {found} sequences in {rows} packed rows of up to {slots}. Build the shard again.", path
+        )
+    return int(found)
 
 
 def _refuse_data_elsewhere(path: Path, file: h5py.File) -> None:
@@ -149,6 +161,7 @@ class OpenShard:
         if any(offsets[name] + _bytes(dtype, shape) > whole.size for name, (dtype, shape) in columns):
             raise self._truncated(whole.size)
         self._columns = {name: np.ndarray(shape, dtype, whole, offsets[name]) for name, (dtype, shape) in columns}
+        self._places = _places(header, self._columns) if header.layout == "packed" else None
 
     def columns(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """Gather rows of each dataset that `rows_of` reads.
@@ -156,6 +169,8 @@ class OpenShard:
         Args:
             indices: int64 (n,), within this shard, in any order.
         """
+        if self._places is not None:
+            return _unpacked(self.header, self._columns, self._places[indices], indices)
         return {name: self._columns[name].take(indices, axis=0) for name in needed_columns(self.header)}
 
     def rows(self, indices: np.ndarray) -> SequenceRows:
@@ -166,6 +181,9 @@ class OpenShard:
         """Return the tokens of rows, int32 (n,)."""
         if self.header.layout == "native":
             return self._columns[layouts.SPECIAL_TOKEN_POSITIONS][indices, -1].astype(np.int32) + 1
+        if self._places is not None:
+            rows, slots = np.divmod(self._places[indices], self._columns[layouts.NEXT_SENTENCE_WEIGHTS].shape[1])
+            return packed.unpacked_lengths(self._columns, rows, slots)
         return self._columns[layouts.INPUT_MASK].take(indices, axis=0).sum(axis=1, dtype=np.int32)
 
     def refuse_shrunk(self) -> None:
@@ -182,6 +200,26 @@ class OpenShard:
             f"{self._path}: truncated: found {size:,} bytes, its datasets need more. {_advice(self.header.path)}",
             self.header.path,
         )
+
+
+def _places(header: Header, columns: dict[str, np.ndarray]) -> np.ndarray:
+    """Return where each sequence of a packed shard stands, as `packed.places_of`."""
+    places = packed.places_of(columns[layouts.NEXT_SENTENCE_WEIGHTS])
+    if len(places) != header.num_rows:
+        raise DamagedShardError(
+            f"{header.path}: {len(places)} sequences by {layouts.NEXT_SENTENCE_WEIGHTS}, {header.num_rows} by its "
+            "attribute. Build the shard again.",
+            header.path,
+        )
+    return places
+
+
+def _unpacked(
+    header: Header, columns: dict[str, np.ndarray], places: np.ndarray, numbers: np.ndarray
+) -> dict[str, np.ndarray]:
+    rows, slots = np.divmod(places, columns[layouts.NEXT_SENTENCE_WEIGHTS].shape[1])
+    pad_id = int(header.attributes.get(layouts.PAD_ID, 0))
+    return packed.unpack(columns, rows, slots, pad_id, header.path, numbers)
 
 
 def needed_columns(header: Header) -> list[str]:
@@ -220,8 +258,14 @@ def read_parts(header: Header) -> Iterator[SequenceRows]:
         InputError: if its compressed data are damaged.
     """
     rows_at_once = max(1, _TOKENS_AT_ONCE // max(1, header.sequence_length))
-    for start in range(0, header.num_rows, rows_at_once):
-        yield rows_of(header.layout, header.next_sentence, _columns(header, slice(start, start + rows_at_once)))
+    number = 0
+    for start in range(0, header.columns[layouts.INPUT_IDS][1][0], rows_at_once):
+        columns = _columns(header, slice(start, start + rows_at_once))
+        if header.layout == "packed":
+            places = packed.places_of(columns[layouts.NEXT_SENTENCE_WEIGHTS])
+            columns = _unpacked(header, columns, places, number + np.arange(len(places)))
+            number += len(places)
+        yield rows_of(header.layout, header.next_sentence, columns)
 
 
 def read_rows(header: Header, indices: np.ndarray) -> SequenceRows:
@@ -234,6 +278,12 @@ def read_rows(header: Header, indices: np.ndarray) -> SequenceRows:
     Raises:
         InputError: if its compressed data are damaged.
     """
+    if header.layout == "packed":
+        weights = _columns(header, slice(None), (layouts.NEXT_SENTENCE_WEIGHTS,))[layouts.NEXT_SENTENCE_WEIGHTS]
+        rows, slots = np.divmod(packed.places_of(weights)[indices], weights.shape[1])
+        read, local = np.unique(rows, return_inverse=True)
+        columns = _unpacked(header, _columns(header, read), local * weights.shape[1] + slots, indices)
+        return rows_of(header.layout, header.next_sentence, columns)
     wanted, places = np.unique(indices, return_inverse=True)
     return rows_of(
         header.layout, header.next_sentence, {name: column[places] for name, column in _columns(header, wanted).items()}

@@ -10,8 +10,8 @@ LEVELS: dict[int, tuple[str, ...]] = {
     5: ("pretraining", "finetuning", "inference", "corpus", "report"),
     4: ("tasks", "training", "interop", "downloads"),
     3: ("data", "models", "optim", "tracking"),
-    2: ("tokenization", "shards", "checkpoints", "kernels", "runtime", "remote"),
-    1: ("config", "files", "progress", "vocabulary"),
+    2: ("tokenization", "shards", "checkpoints", "kernels", "runtime", "remote", "columnar"),
+    1: ("config", "files", "progress", "vocabulary", "documents"),
     0: ("errors", "records"),
 }
 """Imports go downward only; rooms on one level do not import each other.  A tool of one module is a room."""
@@ -20,8 +20,8 @@ LEVEL_OF = {room: level for level, rooms in LEVELS.items() for room in rooms}
 
 WITHOUT_TORCH = (
     *("corpus", "tokenization", "shards", "config", "records", "errors", "files", "progress", "vocabulary", "launch"),
-    *("remote", "downloads", "inspect"),
-    *("data.masking", "data.packing", "data.sampling", "data.remote"),
+    *("remote", "downloads", "inspect", "columnar"),
+    *("data.masking", "data.packing", "data.sampling", "data.remote", "data.texts"),
 )
 """Corpora are built on login nodes, where torch may be absent and is slow to load."""
 

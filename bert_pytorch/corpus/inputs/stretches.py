@@ -8,13 +8,11 @@ from typing import IO, Literal, NamedTuple
 from bert_pytorch.corpus.inputs.compression import CHUNK_BYTES, read_chunks
 from bert_pytorch.corpus.inputs.encodings import AUTO, can_divide, decode
 from bert_pytorch.corpus.inputs.kinds import Kind
-from bert_pytorch.errors import InputError
+from bert_pytorch.documents import LARGEST_DOCUMENT, too_large
 
 Documents = Literal["auto", "file", "blank_line"]
 Quoting = Literal["auto", "double", "none"]
 
-LARGEST_DOCUMENT = 128 << 20
-"""Characters of the largest document, or line, that is read: what bounds memory, with 1 to 4 bytes a character."""
 _UNPACKED = 4
 """Text takes about so many times the bytes it is packed in."""
 LINE_END = re.compile(rb"\n")
@@ -143,11 +141,3 @@ def read_lines(stretch: Stretch, options: ReadOptions) -> Iterator[str]:
             raise too_large(stretch.where(number + 1))
     if length:
         yield "".join(pending)
-
-
-def too_large(where: str) -> InputError:
-    """Return the error for a document or a line that is too large."""
-    return InputError(
-        f"{where}: more than {LARGEST_DOCUMENT >> 20} Mi characters, the most that one document may have. "
-        "Divide it, or remove it from the input."
-    )

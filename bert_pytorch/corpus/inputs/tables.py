@@ -9,16 +9,15 @@ import csv
 from collections.abc import Iterator
 
 from bert_pytorch.corpus.inputs.stretches import (
-    LARGEST_DOCUMENT,
     LINE_END,
     ReadOptions,
     Source,
     Stretch,
     cut,
     read_lines,
-    too_large,
     whole,
 )
+from bert_pytorch.documents import LARGEST_DOCUMENT, too_large
 from bert_pytorch.errors import InputError
 
 _DELIMITERS = {"csv": ",", "tsv": "\t"}

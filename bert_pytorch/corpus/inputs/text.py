@@ -6,15 +6,14 @@ from collections.abc import Iterable, Iterator
 from bert_pytorch.corpus.inputs.stretches import (
     BLANK_LINE_END,
     BLANK_LINES,
-    LARGEST_DOCUMENT,
     ReadOptions,
     Source,
     Stretch,
     cut,
     read_text,
-    too_large,
     whole,
 )
+from bert_pytorch.documents import LARGEST_DOCUMENT, too_large
 
 LARGEST_FILE_DOCUMENT = 4 << 20
 """With `--documents auto`, a file with more bytes of text is taken for many documents even where it is among others."""

@@ -146,6 +146,19 @@ def test_one_and_four_processes_write_the_same_bytes(
     assert one == four
 
 
+def test_a_fixed_number_of_masked_tokens_is_written(
+    tool: Tool, formatted_text: Path, vocabulary: Path, tmp_path: Path
+) -> None:
+    more = ("--masked_tokens_per_seq", 13, "--masked_token_fraction", 0.5, "--max_predictions_per_seq", 40)
+    assert tool(*encode_command(formatted_text, tmp_path, vocabulary, *more)).code == 0
+    shards = open_shards(the_set(tmp_path), "train")
+    masks = shards.rows(np.arange(shards.num_sequences)).static_masks
+    assert masks is not None
+    assert masks.positions.shape[1] == 20  # slots in tens
+    assert np.bincount(masks.counts).argmax() == 13
+    assert masks.counts.max() == 13
+
+
 def test_another_seed_writes_other_bytes(tool: Tool, formatted_text: Path, vocabulary: Path, tmp_path: Path) -> None:
     for seed in (1, 2):
         command = encode_command(formatted_text, tmp_path / str(seed), vocabulary, "--processes", 1)

@@ -164,7 +164,7 @@ def test_documents_larger_than_the_limit_are_refused_and_those_below_it_read(
         assert [value.strip() for value in read(path)] == [giant.strip()]
     for module in (stretches, text, tables):
         monkeypatch.setattr(module, "LARGEST_DOCUMENT", 9_000_000)
-    monkeypatch.setattr("bert_pytorch.corpus.inputs.parquet.LARGEST_DOCUMENT", 9_000_000)
+    monkeypatch.setattr("bert_pytorch.columnar.library.LARGEST_DOCUMENT", 9_000_000)
     for path in sorted(tmp_path.iterdir()):
         with pytest.raises(InputError, match=rf"{path.name}.* characters, the most that one document may have"):
             read(path)

@@ -1,0 +1,1 @@
+"""Columnar files, Parquet and Arrow: one column of text read without the others; files are hostile until checked."""
