@@ -106,7 +106,7 @@ def built_once(name: str, size: int, build: Callable[[Path], None]) -> Path:
     _used.add(name)
     target = cache_folder() / name
     if not target.exists():
-        with _alone(target.parent / f".lock-{name}"):
+        with _alone(target.parent / f".lock-{target.stem}"):
             if not target.exists():
                 make_room(target.parent, size)
                 with atomic_path(target) as temporary:
@@ -137,7 +137,7 @@ def make_room(folder: Path, size: int) -> None:
     for _, length, file in sorted(files):
         if excess > 0 and file.name not in _used:
             file.unlink(missing_ok=True)  # whoever has it mapped keeps it until the mapping closes
-            (folder / f".lock-{file.name}").unlink(missing_ok=True)
+            (folder / f".lock-{file.stem}").unlink(missing_ok=True)
             excess -= length
 
 

@@ -8,6 +8,7 @@ from typing import Literal, TypeVar
 from bert_pytorch.columnar.datasets import dataset_files, dataset_splits, is_dataset, is_dataset_dictionary
 from bert_pytorch.errors import InputError
 from bert_pytorch.shards.shard_set import Split
+from bert_pytorch.vocabulary import MERGES_TEXT, VOCABULARY_FILES
 
 _T = TypeVar("_T")
 _Part = Literal["train", "validation", "test"]
@@ -19,7 +20,7 @@ _WORDS: dict[_Part, str] = {
 """By which the Hugging Face hub tells splits apart, in the names of files, else of folders."""
 _HELD_OUT: tuple[_Part, ...] = ("validation", "test")
 """The first one there is evaluated on."""
-_PLAIN = re.compile(r"\.(txt|jsonl?|csv|tsv)(\.(gz|bz2|zst))?", re.IGNORECASE)
+_PLAIN = re.compile(r"\.(txt|jsonl|csv|tsv)(\.(gz|bz2|zst))?$", re.IGNORECASE)
 
 
 def is_text(path: Path) -> bool:
@@ -31,20 +32,16 @@ def is_text(path: Path) -> bool:
     if path.is_dir():
         if is_dataset(path) or is_dataset_dictionary(path):
             return True
-        found = next(iter(_parquet_files(path)), None)
-        shard = next(path.rglob("*.hdf5"), None) if found is not None else None
+        found, shard = next(iter(_parquet_files(path)), None), next(path.rglob("*.hdf5"), None)
+        if found is None and shard is None and (plain := _plain_file(path)) is not None:
+            raise _plain_text(plain)
         if found is not None and shard is not None:
             raise InputError(f"{path}: both text and shards in one folder; name one of them:\n  - {found}\n  - {shard}")
         return found is not None
-    suffixes = "".join(path.suffixes[-2:])
     if path.suffix.lower() == ".arrow" and path.is_file():
         raise InputError(f"{path}: one file of a dataset. Name its folder, the one that `save_to_disk` wrote.")
-    if path.is_file() and (_PLAIN.fullmatch(path.suffix) or _PLAIN.fullmatch(suffixes)):
-        raise InputError(
-            f"{path}: it is plain text; text is trained on from *.parquet or a Hugging Face dataset, or from shards. "
-            f"Make shards: python -m bert_pytorch.corpus format --input {path} --output FORMATTED, then "
-            "python -m bert_pytorch.corpus encode --input FORMATTED --output DIR"
-        )
+    if path.is_file() and _PLAIN.search(path.name):
+        raise _plain_text(path)
     return path.suffix.lower() == ".parquet"
 
 
@@ -86,6 +83,19 @@ def nothing_found(path: Path, split: Split) -> InputError:
 
 def _parquet_files(folder: Path) -> list[Path]:
     return [file for file in folder.rglob("*.parquet") if file.is_file() and not file.name.startswith(".")]
+
+
+def _plain_file(folder: Path) -> Path | None:
+    others = (*VOCABULARY_FILES, MERGES_TEXT)
+    return next((file for file in folder.rglob("*.*") if _PLAIN.search(file.name) and file.name not in others), None)
+
+
+def _plain_text(path: Path) -> InputError:
+    return InputError(
+        f"{path}: it is plain text; what is trained on is shards (*.hdf5), *.parquet or a Hugging Face dataset. "
+        f"Make shards: python -m bert_pytorch.corpus format --input {path} --output FORMATTED, then "
+        "python -m bert_pytorch.corpus encode --input FORMATTED --output DIR"
+    )
 
 
 def _part_of(path: Path) -> _Part:

@@ -65,16 +65,16 @@ def open_texts(path: Path, split: Split, config: TextConfig, vocabulary: Vocabul
 
     def build(target: Path) -> None:
         logger.info(
-            "%s: tokenizing %.2f GiB of text to about %.2f GiB in %s, once ($%s names another folder)",
-            *(path, text_bytes / 2**30, size / 2**30, cache_folder(), FOLDER_VARIABLE),
+            "%s: tokenizing %.1f MB of text to about %.1f MB in %s, once ($%s names another folder)",
+            *(path, text_bytes / 1e6, size / 1e6, cache_folder(), FOLDER_VARIABLE),
         )
+        if size > limit_bytes():
+            logger.warning("that is more than $%s: %.2f GiB", LIMIT_VARIABLE, limit_bytes() / 2**30)
         with Progress(f"tokenizing {path.name}", text_bytes) as progress:
             blocks = tokenize(files, config.text_column, vocabulary, longest, progress, text_bytes)
             count = write_token_file(target, blocks, token_dtype(vocabulary), longest)
         if not count:
             raise InputError(f'{path}: no text in the column "{config.text_column}". Name another --text_column.')
-        if target.stat().st_size > limit_bytes():
-            logger.warning("its tokens are more than $%s: %.2f GiB", LIMIT_VARIABLE, limit_bytes() / 2**30)
 
     return TokenSet(built_once(name, size, build), path, len(files), longest, vocabulary)
 

@@ -16,9 +16,8 @@ from bert_pytorch.records import Vocabulary
 from bert_pytorch.tokenization.tokenizer import tokenizer_from_vocabulary
 
 WORTH_PROCESSES = 64 << 20
-"""Bytes of text from which on processes repay the second that they take to start.  Not threads: the tokenizer lets go
-of Python's lock for half of its time only, and reading then waits for that lock at every row (measured: 2 threads 16
-MB/s, none 47)."""
+"""Bytes of text from which on processes repay the second that they take to start.  Not threads: reading would wait
+for Python's lock at every row (measured: two threads are slower than none)."""
 MOST_PROCESSES = 4
 """One process reads about as fast as three tokenize."""
 
