@@ -45,6 +45,10 @@ class DamagedShardError(InputError):
         self.path = path
         self.row = row
 
+    def __reduce__(self) -> tuple[type["DamagedShardError"], tuple[str, Path, int | None]]:
+        """Let it come back from a worker process."""
+        return type(self), (str(self), self.path, self.row)
+
 
 class MissingDependencyError(BertPytorchError):
     """An optional library that the asked-for feature needs; raised `from` the ImportError."""

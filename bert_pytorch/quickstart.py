@@ -21,7 +21,7 @@ from bert_pytorch.config.settings import Settings
 from bert_pytorch.data.statistics import unigram_entropy
 from bert_pytorch.errors import BertPytorchError, front_door
 from bert_pytorch.files import atomic_write_text
-from bert_pytorch.shards.shard_set import open_shards
+from bert_pytorch.shards.opening import open_shards
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 VOCAB_SIZE = 4096

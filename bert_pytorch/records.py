@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 IGNORED_LABEL = -100
-"""A next-sentence label that counts nowhere; the value that torch's cross-entropy ignores."""
+"""A label that counts nowhere; the value that torch's cross-entropy ignores."""
 
 
 class SpecialTokens(NamedTuple):
@@ -123,7 +123,11 @@ class SequenceRows(NamedTuple):
 
 
 class MicroBatch(NamedTuple):
-    """Packed sequences for one forward and backward pass on one rank."""
+    """Packed sequences for one forward and backward pass on one rank.
+
+    Two forms.  Packed: sequences end to end, no padding.  Fixed rows (`row_length` is set, `data.fixed_rows` makes
+    them): every size is the same in all micro-batches of a run; slots without a sequence are empty or padding.
+    """
 
     input_ids: np.ndarray
     """int32 (T,), corrupted by masking."""
@@ -134,26 +138,32 @@ class MicroBatch(NamedTuple):
     cu_seqlens: np.ndarray
     """int32 (B + 1,), where each sequence starts; the last entry is T."""
     masked_positions: np.ndarray
-    """int64 (M,), indices into T, strictly increasing."""
+    """int64 (M,), indices into T, strictly increasing; fixed rows: zeros behind the last one."""
     labels: np.ndarray
-    """int64 (M,), the original tokens at `masked_positions`."""
+    """int64 (M,), the original tokens at `masked_positions`; `IGNORED_LABEL` behind the last one."""
     next_sentence_labels: np.ndarray | None
     """int64 (B,), 1 = random next, `IGNORED_LABEL` = no label; None without the next-sentence task."""
+    row_length: int | None = None
+    """Tokens of a row, of which T is a multiple; sequences end where a row does.  None: packed, without rows."""
+    is_sequence: np.ndarray | None = None
+    """bool (B,), False at slots that are empty or padding; None: all are sequences."""
 
     @property
     def num_tokens(self) -> int:
-        """Real tokens, T."""
-        return len(self.input_ids)
+        """Real tokens: T without padding."""
+        if self.is_sequence is None:
+            return len(self.input_ids)
+        return int(np.diff(self.cu_seqlens)[self.is_sequence].sum())
 
     @property
     def num_sequences(self) -> int:
-        """Sequences, B."""
-        return len(self.cu_seqlens) - 1
+        """Real sequences: B without empty slots and padding."""
+        return len(self.cu_seqlens) - 1 if self.is_sequence is None else int(np.count_nonzero(self.is_sequence))
 
     @property
     def num_masked(self) -> int:
-        """Masked tokens, M: the denominator of the masked-LM loss."""
-        return len(self.masked_positions)
+        """Masked tokens: the denominator of the masked-LM loss."""
+        return int(np.count_nonzero(self.labels != IGNORED_LABEL))
 
     @property
     def num_pairs(self) -> int:

@@ -1,4 +1,4 @@
-"""Build corpora: `python -m bert_pytorch.corpus format|sample|vocab|encode|verify|stats …`.
+"""Build corpora: `python -m bert_pytorch.corpus format|sample|vocab|encode|pack|verify|stats …`.
 
 python -m bert_pytorch.corpus format --input my_texts --output corpus/formatted
 python -m bert_pytorch.corpus vocab --input corpus/formatted --output corpus/vocab --vocab_size 8192
@@ -22,7 +22,7 @@ from bert_pytorch.errors import EXIT_DONE, EXIT_STOPPED, EXIT_USAGE, ConfigError
 
 PROGRAM = "python -m bert_pytorch.corpus"
 
-_USAGE = f"""usage: {PROGRAM} {{sources,download,format,sample,vocab,encode,verify,stats}} …
+_USAGE = f"""usage: {PROGRAM} {{sources,download,format,sample,vocab,encode,pack,verify,stats}} …
 
 Build a corpus, one stage at a time (scripts/create_datasets.sh runs them all):
 
@@ -32,12 +32,11 @@ Build a corpus, one stage at a time (scripts/create_datasets.sh runs them all):
   sample   a random sample of whole documents of formatted text
   vocab    formatted text to a vocabulary: WordPiece or byte-level BPE
   encode   formatted text and a vocabulary to shards
+  pack     shards to Habana's packed layout
   verify   check finished shards
   stats    describe text or shards: sizes, lengths, unknown words, duplicates
 
 {PROGRAM} STAGE --help lists a stage's options."""
-
-_LATER = ("pack",)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,8 +50,6 @@ def _run(words: list[str]) -> int:
         _say(_USAGE)
         return EXIT_DONE if words else EXIT_USAGE
     stage, rest = words[0], words[1:]
-    if stage in _LATER:
-        raise ConfigError(PROGRAM, [f"{stage} is not in this version; it has {', '.join(_STAGES)}."])
     if stage not in _STAGES:
         near = difflib.get_close_matches(stage, _STAGES, n=1)
         hint = f"did you mean {near[0]}?" if near else f"wanted one of {', '.join(_STAGES)}."
@@ -134,6 +131,13 @@ def _encode(words: list[str]) -> None:
         _say(f"shards: {folder}")
 
 
+def _pack(words: list[str]) -> None:
+    from bert_pytorch.corpus.packing import PackConfig, pack
+
+    resolved = parse_settings(PackConfig, words, program=f"{PROGRAM} pack", description=PackConfig.__doc__ or "")
+    _say(f"packed shards: {pack(resolved.settings)}")
+
+
 def _verify(words: list[str]) -> None:
     from bert_pytorch.corpus.inspection.verification import VerifyConfig, verify
 
@@ -169,6 +173,7 @@ _STAGES: dict[str, Callable[[list[str]], None]] = {
     "sample": _sample,
     "vocab": _vocab,
     "encode": _encode,
+    "pack": _pack,
     "verify": _verify,
     "stats": _stats,
 }

@@ -19,7 +19,7 @@ from bert_pytorch.shards.writing import Compression, row_bytes
 from bert_pytorch.tokenization.tokenizer import Tokenizer
 from bert_pytorch.vocabulary import TOKENIZER_JSON, VOCABULARY_TEXT
 
-_VERSION = 2
+_VERSION = 3
 """Raised when the same settings and text become other rows, so that no build goes on with another version's files."""
 Splits = dict[str, list[TokenBlock]]
 """Token files of the training part and of the held-out one, by `TRAIN_PREFIX` and `EVAL_PREFIX`."""

@@ -59,6 +59,11 @@ def refuse_small_budgets(config: BatchConfig, sequence_length: int) -> None:
         raise ConfigError("a budget of tokens", problems)
 
 
+def rows_of_micro_batch(config: BatchConfig, row_length: int) -> int:
+    """Return the rows of every micro-batch with --packing rows."""
+    return config.local_batch_size if config.max_tokens is None else config.max_tokens // row_length
+
+
 def longest_at(config: BatchConfig, number: int, sequence_length: int) -> int:
     """Return the tokens at most of a sequence in update `number`: a multiple of 8 on the way (Li et al. 2022)."""
     if number >= config.length_curriculum_updates:

@@ -16,6 +16,8 @@ class LoaderConfig(Settings):
 
     num_workers: int = Field(2, ge=0)
     """Threads that make the next updates ready while the model computes; 0 makes each when it is needed."""
+    remote_prefetch: int = Field(4, ge=0)
+    """Threads that fetch shards of an s3:// set ahead."""
 
 
 class BatchConfig(Settings):
@@ -24,11 +26,19 @@ class BatchConfig(Settings):
     global_batch_size: int = Field(65536, ge=1)
     """Sequences per update over all ranks, met exactly (BERT-large phase 1: 65,536; You et al. 2020)."""
     global_batch_tokens: int | None = Field(None, ge=1)
-    """Instead: tokens per update over all ranks at most; an update takes as many whole sequences as fit."""
+    """Instead of --global_batch_size, where given: tokens per update over all ranks at most; an update takes as many
+    whole sequences as fit."""
     local_batch_size: int = Field(8, ge=1)
-    """Most sequences of one micro-batch on one rank: as many as the memory holds."""
+    """Most sequences of one micro-batch on one rank: as many as the memory holds.  With --packing rows: rows of every
+    micro-batch, each of several sequences."""
     max_tokens: int | None = Field(None, ge=1)
-    """Instead: most tokens of one micro-batch on one rank; ranks and micro-batches then get about equally many."""
+    """Instead of --local_batch_size, where given: most tokens of one micro-batch on one rank; ranks and micro-batches
+    then get about equally many.  With --packing rows: as many rows as have room in it."""
+    packing: Literal["tokens", "rows"] = "tokens"
+    """How sequences lie in a micro-batch: end to end without any padding (tokens), or in rows of the corpus's sequence
+    length, so that all shapes are fixed (rows): for devices that compile each shape anew, and CUDA graphs."""
+    max_sequences_per_row: int = Field(8, ge=1)
+    """Most sequences of a row with --packing rows."""
     batch_ramp_updates: int = Field(0, ge=0)
     """Updates over which the batch grows linearly from --batch_ramp_start to its full size."""
     batch_ramp_start: int = Field(256, ge=1)
@@ -53,10 +63,11 @@ class BatchConfig(Settings):
                 f"--batch_ramp_start {self.batch_ramp_start} is more than --global_batch_{unit} {full}, where the ramp "
                 "ends; give a smaller start."
             )
-        if budget is not None and "global_batch_size" in self.model_fields_set:
-            yield "--global_batch_size and --global_batch_tokens both say how large an update is; keep one of them."
-        if self.max_tokens is not None and "local_batch_size" in self.model_fields_set:
-            yield "--local_batch_size and --max_tokens both say how large a micro-batch is; keep one of them."
+        if self.packing == "rows" and self.length_group_updates:
+            yield (
+                f"--packing rows fills rows with sequences of all lengths; with --length_group_updates "
+                f"{self.length_group_updates} an update has similar ones, which leave gaps. Keep one of them."
+            )
 
 
 class DataConfig(LoaderConfig, BatchConfig, MaskingConfig, EvaluationMaskingConfig, TextConfig):
@@ -87,7 +98,8 @@ class DataConfig(LoaderConfig, BatchConfig, MaskingConfig, EvaluationMaskingConf
         "update_freq": "--global_batch_size: micro-batches follow from it and --local_batch_size",
         "group_by_length": "--length_group_updates (1 sorts within an update)",
         "max_tokens_per_batch": "--max_tokens",
-        "enable_packed_data_mode": "nothing: sequences are always packed",
+        "enable_packed_data_mode": "--packing rows (fixed shapes); without it sequences are packed without any padding",
+        "max_sequences_per_pack": "--max_sequences_per_row",
     }
 
     @field_validator("input_dir", mode="before")

@@ -55,6 +55,9 @@ class RowSource(Protocol):
     def owners(self, indices: np.ndarray) -> np.ndarray:
         """Return the shard of each row, int64 (n,)."""
 
+    def expect(self, shards: Sequence[int]) -> None:
+        """Say which shards are needed next, in this order."""
+
     def describe(self) -> str:
         """Say in one line what this set is."""
 
@@ -130,10 +133,12 @@ class Corpora:
         return [Part(self.sources[corpus], which, indices[which] - self._starts[corpus]) for corpus, which in chosen]
 
     def lengths(self, indices: np.ndarray) -> np.ndarray:
-        """Return the tokens of samples, int32 (n,)."""
-        found = np.empty(len(indices), np.int32)
+        """Return the tokens of samples, int32 (n,); 0 for those of shards that are left out."""
+        found = np.zeros(len(indices), np.int32)
         for part in self.parts(indices):
-            found[part.which] = part.source.lengths(part.indices)
+            usable = _usable(part)
+            if usable.any():
+                found[part.which[usable]] = part.source.lengths(part.indices[usable])
         return found
 
     def usable(self, indices: np.ndarray) -> np.ndarray | None:
@@ -142,29 +147,72 @@ class Corpora:
             return None
         found = np.ones(len(indices), bool)
         for part in self.parts(indices):
-            if part.source.excluded:
-                found[part.which] = ~np.isin(part.source.owners(part.indices), list(part.source.excluded))
+            found[part.which] = _usable(part)
         return found
 
     def excluded(self) -> list[str]:
-        """Return the files that are left out."""
-        return [str(source.paths[shard]) for source in self.sources for shard in sorted(source.excluded)]
+        """Return the names of the shards that are left out: `{corpus}:{file}`, the same wherever the corpora lie."""
+        return [
+            self._name(corpus, source.paths[shard])
+            for corpus, source in enumerate(self.sources)
+            for shard in sorted(source.excluded)
+        ]
 
-    def exclude(self, files: Iterable[str]) -> None:
-        """Leave shards out by their files; names of none are passed over.
+    def exclude(self, shards: Iterable[str]) -> None:
+        """Leave shards out by their names; names of none are passed over.
 
         Raises:
             InputError: if nothing is left.
         """
-        names = set(files)
-        for source in self.sources:
-            source.exclude([number for number, path in enumerate(source.paths) if str(path) in names])
+        names = set(shards)
+        for corpus, source in enumerate(self.sources):
+            if names:
+                source.exclude([n for n, path in enumerate(source.paths) if self._name(corpus, path) in names])
         if all(len(source.excluded) == len(source.paths) for source in self.sources):
             raise InputError(f"{', '.join(self.names)}: every shard is damaged. Build the corpus again.")
+
+    def name_of(self, path: Path) -> str | None:
+        """Return the name of the shard whose file is at `path`; None if it is none of these."""
+        owners = (corpus for corpus, source in enumerate(self.sources) if path in source.paths)
+        return next((self._name(corpus, path) for corpus in owners), None)
+
+    def sequences_of(self, shards: Iterable[str]) -> int:
+        """Count the sequences of shards by their names."""
+        names = set(shards)
+        return sum(
+            int(size)
+            for corpus, source in enumerate(self.sources)
+            for path, size in zip(source.paths, source.shard_sizes, strict=True)
+            if self._name(corpus, path) in names
+        )
+
+    def _name(self, corpus: int, path: Path) -> str:
+        root = Path(self.names[corpus])
+        return f"{corpus}:{path.relative_to(root) if path.is_relative_to(root) and path != root else path.name}"
+
+    def expect(self, shards: Sequence[int]) -> None:
+        """Say which shards are needed next, in this order; numbered over all corpora."""
+        ends = np.cumsum([len(source.shard_sizes) for source in self.sources])
+        owners = np.searchsorted(ends, shards, side="right")
+        for corpus, source in enumerate(self.sources):
+            first = int(ends[corpus]) - len(source.shard_sizes)
+            source.expect([shard - first for shard, owner in zip(shards, owners, strict=True) if owner == corpus])
+
+    def close(self) -> None:
+        """Let go of open files and end what fetches ahead."""
+        for source in self.sources:
+            source.close()
 
     def describe(self) -> list[str]:
         """Say of each corpus in one line what it is."""
         return [source.describe() for source in self.sources]
+
+
+def _usable(part: Part) -> np.ndarray:
+    """Tell which samples of a corpus do not lie in a shard that is left out: bool (k,)."""
+    if not part.source.excluded:
+        return np.ones(len(part.indices), bool)
+    return ~np.isin(part.source.owners(part.indices), list(part.source.excluded))
 
 
 def _refuse_misfits(sources: list[RowSource], names: list[str]) -> None:

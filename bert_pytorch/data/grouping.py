@@ -1,6 +1,6 @@
 """A stream of samples reordered so that neighbours have similar lengths: whole updates of them, in random order."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import lru_cache
 
 import numpy as np
@@ -44,6 +44,18 @@ class LengthGroupedStream:
             chosen = windows == window
             found.epochs[chosen], found.indices[chosen] = self._window(int(window)).take(places[chosen])
         return found
+
+    def window_at(self, position: int) -> Hashable:
+        """Return what changes when other shards are needed."""
+        return self._stream.window_at(self._start_of(position))
+
+    def shards_from(self, position: int) -> list[int]:
+        """Return the shards needed from `position` on."""
+        return self._stream.shards_from(self._start_of(position))
+
+    def _start_of(self, position: int) -> int:
+        size = self._updates * self._update_size
+        return position // size * size
 
     def _sorted_window(self, window: int) -> Samples:
         size = self._updates * self._update_size

@@ -210,7 +210,7 @@ def _choose_tokens(
     """Choose tokens one by one: positions int64 (M,), increasing, a hash uint64 (M,) for each, counts int64 (B,)."""
     places = np.flatnonzero(maskable)
     available = np.diff(np.searchsorted(places, cu_seqlens))
-    wanted = _wanted(available, policy)
+    wanted = masked_counts(available, policy)
     hashes = streams(keys, wanted)
     return places.take(choose_subsets(available, wanted, hashes)), hashes, wanted
 
@@ -223,14 +223,22 @@ def _choose_whole_words(
     lengths = np.diff(cu_seqlens)
     sequences = np.repeat(np.arange(len(keys)), lengths)
     columns = np.arange(len(maskable)) - cu_seqlens[sequences]
-    wanted = _wanted(np.bincount(sequences[maskable], minlength=len(keys)), policy)
+    wanted = masked_counts(np.bincount(sequences[maskable], minlength=len(keys)), policy)
     continues, hashes = policy.continues_word[input_ids], streams(keys, lengths)
     places = choose_words(maskable, continues, sequences, columns, hashes, wanted, policy.max_predictions)
     return places, hashes[places], np.bincount(sequences[places], minlength=len(keys))
 
 
-def _wanted(available: np.ndarray, policy: MaskingPolicy) -> np.ndarray:
-    """Say how many of each sequence's maskable tokens are to be masked, int64 (B,)."""
+def masked_counts(available: np.ndarray, policy: MaskingPolicy) -> np.ndarray:
+    """Say how many of each sequence's maskable tokens are to be masked.
+
+    Args:
+        available: int64 (B,), maskable tokens of each sequence.
+        policy: how many.
+
+    Returns:
+        int64 (B,).
+    """
     if policy.tokens_per_sequence is None:
         wanted = np.rint(policy.fraction * available).astype(np.int64)
     else:

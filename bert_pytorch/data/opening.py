@@ -5,12 +5,13 @@ from pathlib import Path
 
 from bert_pytorch.data.config import DataConfig
 from bert_pytorch.data.corpora import Corpora, RowSource
+from bert_pytorch.data.remote import has_held_out, is_remote, open_remote_shards
 from bert_pytorch.data.texts.config import TextConfig
 from bert_pytorch.data.texts.finding import find_text_files, is_divided, is_text
 from bert_pytorch.data.texts.token_set import open_texts
 from bert_pytorch.errors import ConfigError
 from bert_pytorch.records import Vocabulary
-from bert_pytorch.shards.shard_set import Split, find_shards, open_shards
+from bert_pytorch.shards.opening import Split, find_shards, open_shards
 
 
 def open_corpora(
@@ -34,7 +35,11 @@ def open_corpora(
 
 def held_out_beside(names: tuple[str, ...]) -> tuple[str, ...]:
     """Return those of the training corpora that have a held-out part."""
-    return tuple(name for name in names if Path(name).is_dir() and _has_held_out(Path(name)))
+    return tuple(
+        name
+        for name in names
+        if (has_held_out(name) if is_remote(name) else Path(name).is_dir() and _has_held_out(Path(name)))
+    )
 
 
 def text_among(names: Iterable[str]) -> list[str]:
@@ -43,7 +48,7 @@ def text_among(names: Iterable[str]) -> list[str]:
     Raises:
         InputError: if one is text of a kind that is not read, or both text and shards.
     """
-    return [name for name in names if is_text(Path(name))]
+    return [name for name in names if not is_remote(name) and is_text(Path(name))]
 
 
 def refuse_needless_text_options(names: Iterable[str], config: DataConfig) -> None:
@@ -69,6 +74,16 @@ def _has_held_out(folder: Path) -> bool:
 
 
 def _open(name: str, split: Split, config: DataConfig, vocabulary: Vocabulary | None, lowercase: bool) -> RowSource:
+    if is_remote(name):
+        return open_remote_shards(
+            name,
+            split,
+            vocabulary,
+            otherwise_lowercase=lowercase,
+            on_bad_shard=config.on_bad_shard,
+            shuffle_window=config.shuffle_window if split == "train" else 0,
+            threads=config.remote_prefetch,
+        )
     if is_text(Path(name)):
         return open_texts(Path(name), split, config, vocabulary)
-    return open_shards(Path(name), split, vocabulary, otherwise_lowercase=lowercase)
+    return open_shards(Path(name), split, vocabulary, otherwise_lowercase=lowercase, on_bad_shard=config.on_bad_shard)

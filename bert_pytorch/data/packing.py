@@ -99,6 +99,36 @@ def join_batches(batches: list[MicroBatch]) -> MicroBatch:
     )
 
 
+def split_batch(batch: MicroBatch, sizes: list[int]) -> list[MicroBatch]:
+    """Cut a packed batch into batches of so many sequences each; the inverse of `join_batches`.
+
+    Args:
+        batch: of as many sequences as `sizes` come to.
+        sizes: sequences of each part.
+    """
+    edges = np.concatenate([[0], np.cumsum(sizes)])
+    tokens = batch.cu_seqlens[edges]
+    masked = np.searchsorted(batch.masked_positions, tokens)
+    parts = []
+    for number in range(len(sizes)):
+        of_tokens = slice(tokens[number], tokens[number + 1])
+        of_masked = slice(masked[number], masked[number + 1])
+        sequences = slice(edges[number], edges[number + 1])
+        pairs = batch.next_sentence_labels
+        parts.append(
+            MicroBatch(
+                input_ids=batch.input_ids[of_tokens],
+                token_type_ids=batch.token_type_ids[of_tokens],
+                position_ids=batch.position_ids[of_tokens],
+                cu_seqlens=batch.cu_seqlens[edges[number] : edges[number + 1] + 1] - tokens[number],
+                masked_positions=batch.masked_positions[of_masked] - tokens[number],
+                labels=batch.labels[of_masked],
+                next_sentence_labels=None if pairs is None else pairs[sequences],
+            )
+        )
+    return parts
+
+
 def _differing(input_ids: np.ndarray, special: np.ndarray) -> np.ndarray:
     """Return where no special token stands, bool (T,); there are few, and comparing is faster than looking up."""
     differs = np.ones(len(input_ids), bool)

@@ -5,6 +5,7 @@ never stored: a balanced Feistel network (Luby and Rackoff 1988) over the next e
 (Black and Rogaway 2002, §3) for the rest.  Position p of a stream is the p-th sample consumed since the phase began.
 """
 
+from collections.abc import Hashable
 from functools import lru_cache
 from typing import NamedTuple, Protocol
 
@@ -34,6 +35,12 @@ class SampleStream(Protocol):
     def samples(self, positions: np.ndarray) -> Samples:
         """Return the samples at `positions`, int64 (k,)."""
 
+    def window_at(self, position: int) -> Hashable:
+        """Return what changes when other shards are needed."""
+
+    def shards_from(self, position: int) -> list[int]:
+        """Return the shards needed from `position` on, those of the window after it included, numbered over all."""
+
 
 class Order(Protocol):
     """The order in which an epoch visits the samples of a corpus."""
@@ -45,12 +52,27 @@ class Order(Protocol):
     def indices(self, places: np.ndarray, epoch: int) -> np.ndarray:
         """Map places in the epoch's order, int64 (k,), to sample indices: a permutation of [0, num_samples)."""
 
+    def window_of(self, place: int, epoch: int) -> Hashable:
+        """Return what changes when other shards are needed."""
+
+    def shards_from(self, place: int, epoch: int) -> np.ndarray:
+        """Return the shards needed from a place on, int64."""
+
 
 class GlobalOrder(NamedTuple):
     """All samples shuffled together."""
 
     num_samples: int
     seed: int
+    num_shards: int = 1
+
+    def window_of(self, place: int, epoch: int) -> Hashable:
+        """Return what never changes: all shards are needed all the time."""
+        return 0
+
+    def shards_from(self, place: int, epoch: int) -> np.ndarray:
+        """Return all shards, int64."""
+        return np.arange(self.num_shards)
 
     def indices(self, places: np.ndarray, epoch: int) -> np.ndarray:
         """Map places in the epoch's order to sample indices."""
@@ -118,6 +140,8 @@ class ShuffledStream(NamedTuple):
     order: Order
     first_index: int = 0
     """Added to the corpus's sample indices."""
+    first_shard: int = 0
+    """Added to the corpus's shard numbers."""
 
     def samples(self, positions: np.ndarray) -> Samples:
         """Return the samples at positions."""
@@ -127,6 +151,16 @@ class ShuffledStream(NamedTuple):
             chosen = epochs == epoch
             indices[chosen] = self.order.indices(places[chosen], int(epoch))
         return Samples(epochs, indices + self.first_index)
+
+    def window_at(self, position: int) -> Hashable:
+        """Return what changes when other shards are needed."""
+        epoch, place = divmod(position, self.order.num_samples)
+        return self.order.window_of(place, epoch)
+
+    def shards_from(self, position: int) -> list[int]:
+        """Return the shards needed from `position` on."""
+        epoch, place = divmod(position, self.order.num_samples)
+        return (self.order.shards_from(place, epoch) + self.first_shard).tolist()
 
 
 class MixedStream:
@@ -170,6 +204,18 @@ class MixedStream:
             found.epochs[chosen], found.indices[chosen] = self._streams[corpus].samples(within)
         return found
 
+    def window_at(self, position: int) -> Hashable:
+        """Return what changes when other shards are needed; a block's samples count as drawn at its start."""
+        return tuple(stream.window_at(start) for stream, start in self._starts(position))
+
+    def shards_from(self, position: int) -> list[int]:
+        """Return the shards needed from `position` on, of each corpus in turn."""
+        return [shard for stream, start in self._starts(position) for shard in stream.shards_from(start)]
+
+    def _starts(self, position: int) -> list[tuple[ShuffledStream, int]]:
+        block = position // _MIX_BLOCK
+        return [(stream, block * int(count)) for stream, count in zip(self._streams, self._counts, strict=True)]
+
 
 def permute(places: np.ndarray, num_samples: int, seed: int, epoch: int) -> np.ndarray:
     """Map places in an epoch's order to sample indices: a permutation of [0, num_samples).
@@ -185,11 +231,12 @@ def permute(places: np.ndarray, num_samples: int, seed: int, epoch: int) -> np.n
     """
     half_bits = max(1, ((num_samples - 1).bit_length() + 1) // 2)
     keys = np.random.SeedSequence([seed, epoch, num_samples]).generate_state(ROUNDS, np.uint64)
-    values = places.astype(np.uint64)
-    outside = np.arange(len(values))
+    values = _feistel(places.astype(np.uint64), half_bits, keys)
+    outside = np.flatnonzero(values >= num_samples)
     while len(outside):  # fewer than four turns on average: the domain is under four times the set
-        values[outside] = _feistel(values[outside], half_bits, keys)
-        outside = outside[values[outside] >= num_samples]
+        walked = _feistel(values[outside], half_bits, keys)
+        values[outside] = walked
+        outside = outside[walked >= num_samples]
     return values.astype(np.int64)
 
 
@@ -197,12 +244,18 @@ def _feistel(values: np.ndarray, half_bits: int, keys: np.ndarray) -> np.ndarray
     mask = np.uint64((1 << half_bits) - 1)
     left, right = values >> np.uint64(half_bits), values & mask
     for key in keys:
-        left, right = right, left ^ (_mix(right ^ key) & mask)
+        mixed = _mix(right ^ key)
+        mixed &= mask
+        mixed ^= left
+        left, right = right, mixed
     return (left << np.uint64(half_bits)) | right
 
 
 def _mix(values: np.ndarray) -> np.ndarray:
     """Scramble 64-bit words: the finaliser of SplitMix64 (Steele, Lea and Flood 2014)."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+    values = values ^ (values >> np.uint64(30))
+    values *= np.uint64(0xBF58476D1CE4E5B9)
+    values ^= values >> np.uint64(27)
+    values *= np.uint64(0x94D049BB133111EB)
+    values ^= values >> np.uint64(31)
+    return values

@@ -8,10 +8,15 @@ _ROWS_AT_ONCE = 4096
 
 
 def token_counts(shards: RowSource) -> np.ndarray:
-    """Count each token id over all rows before corruption, padding left out: int64 (largest id + 1,)."""
+    """Count each token id over all rows before corruption, padding and shards that are left out not: int64 (ids,)."""
     counts = np.zeros(1, np.int64)
     for start in range(0, shards.num_sequences, _ROWS_AT_ONCE):
-        rows = shards.rows(np.arange(start, min(start + _ROWS_AT_ONCE, shards.num_sequences)))
+        indices = np.arange(start, min(start + _ROWS_AT_ONCE, shards.num_sequences))
+        if shards.excluded:
+            indices = indices[~np.isin(shards.owners(indices), list(shards.excluded))]
+        if not len(indices):
+            continue
+        rows = shards.rows(indices)
         ids = rows.input_ids
         if rows.static_masks is not None:
             masks, ids = rows.static_masks, ids.copy()

@@ -2,21 +2,28 @@
 
 python -m bert_pytorch.inspect shard corpus/encoded/sequences_lowercase_max_seq_len_128_next_seq_task_true
 python -m bert_pytorch.inspect shard train_0.hdf5 --index 0 17 --color always | less -R
+python -m bert_pytorch.inspect batch runs/my_bert --step 100
 """
 
 import difflib
 import io
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from bert_pytorch.config.command_line import parse_settings
+from bert_pytorch.config.settings import Settings
 from bert_pytorch.errors import EXIT_DONE, EXIT_USAGE, ConfigError, front_door
+from bert_pytorch.inspect.batch import BatchConfig, describe_batch
 from bert_pytorch.inspect.shard import ShardConfig, describe_shards
 
 PROGRAM = "python -m bert_pytorch.inspect"
-_COMMANDS = {"shard": "a shard's header and some of its rows, decoded, with masks marked"}
-_LATER = ("checkpoint", "batch", "environment")
+_COMMANDS: dict[str, tuple[str, type[Settings], Callable[[Any], Iterator[str]]]] = {
+    "shard": ("a shard's header and some of its rows, decoded, with masks marked", ShardConfig, describe_shards),
+    "batch": ("the samples and masks of an update of a run, rebuilt and decoded", BatchConfig, describe_batch),
+}
+_LATER = ("checkpoint", "environment")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
         _say(f"usage: {PROGRAM} COMMAND …\n")
-        for command, purpose in _COMMANDS.items():
+        for command, (purpose, _, _) in _COMMANDS.items():
             _say(f"  {command:<12}{purpose}; {PROGRAM} {command} --help lists its options")
         return EXIT_DONE if words else EXIT_USAGE
     if words[0] not in _COMMANDS:
@@ -37,8 +44,9 @@ def _run(words: list[str]) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that knows no Unicode still shows the rest
     program = f"{PROGRAM} {words[0]}"
-    resolved = parse_settings(ShardConfig, words[1:], program=program, description=ShardConfig.__doc__ or "")
-    for line in describe_shards(resolved.settings):
+    _, settings, describe = _COMMANDS[words[0]]
+    resolved = parse_settings(settings, words[1:], program=program, description=settings.__doc__ or "")
+    for line in describe(resolved.settings):
         _say(line)
     return EXIT_DONE
 

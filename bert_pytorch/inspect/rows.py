@@ -1,7 +1,6 @@
 """From rows of a shard to samples as a training sees them."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
@@ -9,15 +8,6 @@ from bert_pytorch.data.masking import MaskingPolicy
 from bert_pytorch.data.packing import masked_batch
 from bert_pytorch.inspect.samples import Sample
 from bert_pytorch.records import SequenceRows, Vocabulary
-from bert_pytorch.shards.layouts import INPUT_IDS, MASKED_IDS
-from bert_pytorch.shards.row_checks import refuse_unknown_ids
-
-
-def refuse_unknown(path: Path, rows: SequenceRows, size: int) -> None:
-    """Raise `InputError` where an id of a row is none of a vocabulary of `size` tokens."""
-    refuse_unknown_ids(path, INPUT_IDS, rows.input_ids, size)
-    if rows.static_masks is not None:
-        refuse_unknown_ids(path, MASKED_IDS, rows.static_masks.token_ids, size)
 
 
 def samples_of(

@@ -14,15 +14,16 @@ from bert_pytorch.data.loader import EVALUATION_SEED
 from bert_pytorch.data.masking import EvaluationMaskingConfig, MaskingConfig, evaluation_policy, policy_for, sample_keys
 from bert_pytorch.errors import InputError
 from bert_pytorch.files import sha256_of
-from bert_pytorch.inspect.rows import refuse_unknown, samples_of
+from bert_pytorch.inspect.rows import samples_of
 from bert_pytorch.inspect.samples import Words, legend, sample_lines
 from bert_pytorch.inspect.terminal import Color, paint, printable, wants_color
 from bert_pytorch.records import Vocabulary
 from bert_pytorch.shards.layouts import is_held_out
 from bert_pytorch.shards.manifest import Manifest, read_manifest
-from bert_pytorch.shards.row_checks import refuse_misplaced
+from bert_pytorch.shards.opening import find_shards
+from bert_pytorch.shards.row_checks import refuse_unsound
 from bert_pytorch.shards.shard_file import Header, read_header, read_rows
-from bert_pytorch.shards.shard_set import find_shards
+from bert_pytorch.shards.shard_set import ShardEntry
 from bert_pytorch.shards.vocabularies import refuse_other_vocabulary, vocabularies_beside
 from bert_pytorch.tokenization.tokenizer import tokenizer_from_vocabulary
 from bert_pytorch.vocabulary import read_vocabulary
@@ -86,10 +87,9 @@ def _describe(path: Path, config: ShardConfig, color: bool) -> Iterator[str]:
         yield "  no vocabulary beside it, so ids are shown; --vocab_file vocab.txt shows words"
     words = Words(None if vocabulary is None else tokenizer_from_vocabulary(vocabulary))
     rows = read_rows(header, indices)
-    refuse_misplaced(path, rows, indices)
+    refuse_unsound(path, rows, indices, vocabulary)
     keys = policy = None
     if vocabulary is not None:
-        refuse_unknown(path, rows, len(vocabulary.tokens))
         if rows.static_masks is None:
             held_out = is_held_out(path.name)
             seed, epoch = (EVALUATION_SEED, 0) if held_out else (config.seed, config.epoch)
@@ -174,12 +174,12 @@ def _vocabulary(header: Header, config: ShardConfig) -> Vocabulary | None:
     if config.vocab_file is not None:
         vocabulary, name = read_vocabulary(config.vocab_file, config.lowercase), str(config.vocab_file)
     else:
-        beside = vocabularies_beside(header.path, [header], True)
+        beside = vocabularies_beside(header.path, [ShardEntry.of(header)], True)
         if not beside:
             return None
         (place, vocabulary), *_ = beside.items()
         name = str(place)
-    refuse_other_vocabulary([header], vocabulary, name)
+    refuse_other_vocabulary([ShardEntry.of(header)], vocabulary, name)
     return vocabulary
 
 

@@ -3,7 +3,7 @@
 `choose_attention` names one; the model asks it once per batch for a plan (where the sequences lie) and then calls it in
 every layer with that plan.
 """
-# B sequences, S the longest of them, T packed tokens, N heads, D = H / N head size
+# B sequences, S the longest of them, T packed tokens, N heads, D = H / N head size; R rows of L tokens where T = R * L
 
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, Protocol
@@ -11,6 +11,8 @@ from typing import Any, Literal, NamedTuple, Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from bert_pytorch.models.inputs import PackedBatch
 
 AttentionName = Literal["auto", "sdpa", "reference"]
 
@@ -20,8 +22,8 @@ class Attention(Protocol):
 
     name: str
 
-    def plan(self, lengths: Sequence[int], device: torch.device) -> Any:
-        """Prepare what all layers share for sequences of these lengths."""
+    def plan(self, batch: PackedBatch) -> Any:
+        """Prepare what all layers share for the sequences of a batch."""
 
     def __call__(self, qkv: Tensor, plan: Any, dropout_p: float) -> Tensor:
         """Attend.
@@ -43,18 +45,27 @@ class ChosenAttention(NamedTuple):
     reason: str
 
 
-def choose_attention(name: AttentionName, device: torch.device, dropout_p: float) -> ChosenAttention:
+def choose_attention(
+    name: AttentionName, device: torch.device, dropout_p: float, *, fixed_rows: bool = False
+) -> ChosenAttention:
     """Choose how attention is computed.
 
     Args:
         name: `auto`, or the way a person asked for.
         device: where the model computes.
         dropout_p: dropout on attention probabilities; above 0 it rules out fused kernels on CPUs.
+        fixed_rows: whether batches come in rows of fixed length, whose shapes must not depend on what is in them.
     """
     if name == "reference":
         return ChosenAttention(ReferenceAttention(), "asked for")
-    attention: Attention = SequenceWiseSdpa() if device.type == "cpu" else PaddedSdpa()
-    reason = "asked for" if name == "sdpa" else f"the fastest here on {device.type}"
+    attention: Attention
+    if fixed_rows:
+        attention, reason = RowSdpa(), "rows of fixed length in one call, all shapes fixed"
+    else:
+        attention = SequenceWiseSdpa() if device.type == "cpu" else PaddedSdpa()
+        reason = f"the fastest here on {device.type}"
+    if name == "sdpa":
+        reason = "asked for"
     if dropout_p:
         reason += f"; attention_probs_dropout_prob {dropout_p} costs speed, 0 allows the fastest kernels"
     return ChosenAttention(attention, reason)
@@ -65,9 +76,9 @@ class ReferenceAttention:
 
     name = "reference"
 
-    def plan(self, lengths: Sequence[int], device: torch.device) -> "PaddedLayout":
+    def plan(self, batch: PackedBatch) -> "PaddedLayout":
         """Lay the sequences out as rows of one padded tensor."""
-        return PaddedLayout.of(lengths, device)
+        return PaddedLayout.of(batch.lengths, batch.input_ids.device)
 
     def __call__(self, qkv: Tensor, plan: "PaddedLayout", dropout_p: float) -> Tensor:
         """Attend with an explicit softmax."""
@@ -84,9 +95,9 @@ class PaddedSdpa:
 
     name = "sdpa"
 
-    def plan(self, lengths: Sequence[int], device: torch.device) -> "PaddedLayout":
+    def plan(self, batch: PackedBatch) -> "PaddedLayout":
         """Lay the sequences out as rows of one padded tensor."""
-        return PaddedLayout.of(lengths, device)
+        return PaddedLayout.of(batch.lengths, batch.input_ids.device)
 
     def __call__(self, qkv: Tensor, plan: "PaddedLayout", dropout_p: float) -> Tensor:
         """Attend in one fused call."""
@@ -105,9 +116,9 @@ class SequenceWiseSdpa:
 
     name = "sdpa"
 
-    def plan(self, lengths: Sequence[int], device: torch.device) -> list[int]:
+    def plan(self, batch: PackedBatch) -> list[int]:
         """Keep the lengths: they are all that is needed."""
-        return list(lengths)
+        return list(batch.lengths)
 
     def __call__(self, qkv: Tensor, plan: list[int], dropout_p: float) -> Tensor:
         """Attend sequence by sequence."""
@@ -117,6 +128,29 @@ class SequenceWiseSdpa:
             attended = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout_p)
             mixed.append(attended.squeeze(0).transpose(0, 1).flatten(1))
         return torch.cat(mixed) if mixed else qkv[:, 2].flatten(1)
+
+
+class RowSdpa:
+    """Torch's fused attention on rows of fixed length under a block-diagonal mask, for batches with `row_length`.
+
+    One call whose shapes are always the same and whose values the host never asks for: a device may record it once.
+    """
+
+    name = "row_sdpa"
+
+    def plan(self, batch: PackedBatch) -> Tensor:
+        """Compare every pair of tokens of a row: bool (R, 1, L, L), True within a sequence or the row's padding."""
+        assert batch.row_length is not None
+        starts = batch.cu_seqlens[:-1].view(len(batch.input_ids) // batch.row_length, 1, -1)  # (R, 1, slots)
+        tokens = torch.arange(len(batch.input_ids), device=starts.device).view(-1, batch.row_length, 1)
+        slots = (tokens >= starts).sum(-1)  # (R, L), how many slots begin at or before each token
+        return (slots.unsqueeze(1) == slots.unsqueeze(2)).unsqueeze(1)
+
+    def __call__(self, qkv: Tensor, plan: Tensor, dropout_p: float) -> Tensor:
+        """Attend in one fused call."""
+        query, key, value = qkv.unflatten(0, (plan.shape[0], plan.shape[2])).permute(2, 0, 3, 1, 4)  # (R, N, L, D)
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=plan, dropout_p=dropout_p)
+        return attended.transpose(1, 2).flatten(2).flatten(0, 1)
 
 
 class PaddedLayout(NamedTuple):

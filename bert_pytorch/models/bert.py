@@ -68,7 +68,7 @@ class Bert(nn.Module):
     def forward(self, batch: PackedBatch, attention: Attention) -> Tensor:
         """Return the last layer's hidden states, (T, H)."""
         hidden: Tensor = self.embeddings(batch)
-        plan = attention.plan(batch.lengths, hidden.device)
+        plan = attention.plan(batch)
         for layer in self.encoder.layer:
             if self.checkpoint_activations and torch.is_grad_enabled():
                 hidden = _recomputed(layer, hidden, attention, plan)
@@ -100,7 +100,7 @@ class BertForPreTraining(nn.Module):
         self.config = config
         self.vocab_size = vocab_size or config.vocab_size
         self.attention_name: AttentionName = attention
-        self._attention: tuple[torch.device, Attention] | None = None
+        self._attentions: dict[tuple[torch.device, bool], Attention] = {}
         self.bert = Bert(config, self.vocab_size)
         self.cls = PretrainingHeads(config, self.vocab_size)
         if not self.cls.predictions.bias.is_meta:
@@ -115,10 +115,15 @@ class BertForPreTraining(nn.Module):
     def checkpoint_activations(self, value: bool) -> None:
         self.bert.checkpoint_activations = value
 
-    def select_attention(self, device: torch.device) -> str:
-        """Choose how attention is computed on `device`; returns `name: reason` for the log."""
-        chosen = choose_attention(self.attention_name, device, self.config.attention_probs_dropout_prob)
-        self._attention = (device, chosen.attention)
+    def select_attention(self, device: torch.device, *, fixed_rows: bool = False) -> str:
+        """Choose how attention is computed on `device`, for batches with `row_length` or without.
+
+        Returns:
+            `name: reason`, for the log.
+        """
+        dropout_p = self.config.attention_probs_dropout_prob
+        chosen = choose_attention(self.attention_name, device, dropout_p, fixed_rows=fixed_rows)
+        self._attentions[device, fixed_rows] = chosen.attention
         return f"{chosen.attention.name}: {chosen.reason}"
 
     def encode(self, batch: PackedBatch) -> Tensor:
@@ -128,20 +133,21 @@ class BertForPreTraining(nn.Module):
             InputError: if a sequence is longer than the model has positions.
         """
         self._check_lengths(batch.lengths)
-        return self.bert(batch, self._attention_on(batch.input_ids.device))
+        return self.bert(batch, self._attention_for(batch))
 
     def mlm_logits(self, hidden: Tensor) -> Tensor:
         """Score the vocabulary for hidden states (M, H) of masked tokens: (M, V)."""
         return self._padded_mlm_logits(hidden)[:, : self.vocab_size]
 
     def nsp_logits(self, hidden: Tensor, cu_seqlens: Tensor) -> Tensor:
-        """Score `B follows A` (0) against `B is random` (1) for each sequence: (B, 2)."""
+        """Score `B follows A` (0) against `B is random` (1) for each sequence: (B, 2); empty slots get any scores."""
         assert self.bert.pooler is not None, "this model has no next-sentence head"
         assert self.cls.seq_relationship is not None
-        return self.cls.seq_relationship(self.bert.pooler(hidden.index_select(0, cu_seqlens[:-1])))
+        firsts = cu_seqlens[:-1].clamp(max=len(hidden) - 1)  # an empty slot may begin behind the last token
+        return self.cls.seq_relationship(self.bert.pooler(hidden.index_select(0, firsts)))
 
     def forward(self, batch: PackedBatch, with_accuracy: bool = False) -> LossTerms:
-        """Return the losses as sums over the M masked tokens and the B pairs.
+        """Return the losses as sums over the masked tokens and the pairs, those with a label.
 
         A batch without masked tokens gives every parameter a zero gradient (DDP waits for all of them).  A model with
         a next-sentence head that is fed a batch without pair labels leaves that head untouched: fit for evaluation.
@@ -163,11 +169,11 @@ class BertForPreTraining(nn.Module):
     def _padded_mlm_logits(self, hidden: Tensor) -> Tensor:
         return self.cls.predictions(hidden, self.bert.embeddings.word_embeddings.weight)
 
-    def _attention_on(self, device: torch.device) -> Attention:
-        if self._attention is None or self._attention[0] != device:
-            self.select_attention(device)
-        assert self._attention is not None
-        return self._attention[1]
+    def _attention_for(self, batch: PackedBatch) -> Attention:
+        device, fixed_rows = batch.input_ids.device, batch.row_length is not None
+        if (device, fixed_rows) not in self._attentions:
+            self.select_attention(device, fixed_rows=fixed_rows)
+        return self._attentions[device, fixed_rows]
 
     def _check_lengths(self, lengths: Sequence[int]) -> None:
         longest, limit = max(lengths, default=0), self.config.max_position_embeddings

@@ -10,7 +10,11 @@ from bert_pytorch.records import MicroBatch
 
 
 class PackedBatch(NamedTuple):
-    """B sequences laid end to end, T tokens together, M of them masked; nothing is padding."""
+    """B sequences laid end to end, T tokens together, M of them masked.
+
+    Without `row_length` nothing is padding.  With it every size is fixed: slots of `cu_seqlens` may be empty, the last
+    one of each row is its padding, and what is no label is `IGNORED_LABEL`.
+    """
 
     input_ids: Tensor
     """int32 (T,)."""
@@ -23,11 +27,14 @@ class PackedBatch(NamedTuple):
     masked_positions: Tensor
     """int64 (M,), indices into T."""
     labels: Tensor
-    """int64 (M,), the original tokens at `masked_positions`."""
+    """int64 (M,), the original tokens at `masked_positions`; `IGNORED_LABEL` counts nowhere."""
     next_sentence_labels: Tensor | None
-    """int64 (B,), 1 = random next; None without the next-sentence task."""
+    """int64 (B,), 1 = random next, `IGNORED_LABEL` = no label; None without the next-sentence task."""
     lengths: tuple[int, ...]
-    """Length of each sequence, kept on the host so that no step waits for the device to learn its shapes."""
+    """Length of each sequence, kept on the host so that no step waits for the device to learn its shapes.  Fixed rows:
+    of each slot that is not empty; what shall run with fixed shapes does not look at them."""
+    row_length: int | None = None
+    """Tokens of a row, of which T is a multiple and which no sequence crosses; None without rows."""
 
     @property
     def max_seqlen(self) -> int:
@@ -54,5 +61,6 @@ class PackedBatch(NamedTuple):
             masked_positions=move(batch.masked_positions),
             labels=move(batch.labels),
             next_sentence_labels=None if labels is None else move(labels),
-            lengths=tuple(np.diff(batch.cu_seqlens).tolist()),
+            lengths=tuple(length for length in np.diff(batch.cu_seqlens).tolist() if length),
+            row_length=batch.row_length,
         )

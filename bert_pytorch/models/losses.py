@@ -6,9 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bert_pytorch.records import IGNORED_LABEL
+
 
 class LossTerms(NamedTuple):
-    """Sums of one micro-batch on one rank; the counts are the batch's M and B, known on the host."""
+    """Sums of one micro-batch on one rank; the counts are `num_masked` and `num_pairs` of the `MicroBatch`."""
 
     mlm_loss_sum: Tensor
     """float (), natural-log cross-entropy summed over the masked tokens."""
@@ -25,11 +27,11 @@ def cross_entropy_sum(scores: Tensor, labels: Tensor) -> Tensor:
 
     Args:
         scores: (n, classes); n may be 0, which gives 0 and zero gradients.
-        labels: int64 (n,).
+        labels: int64 (n,), `IGNORED_LABEL` = counts nowhere and has no gradient.
     """
     with torch.autocast(scores.device.type, enabled=False):
         scores = scores.float() if scores.dtype in (torch.float16, torch.bfloat16) else scores
-        return F.cross_entropy(scores, labels, reduction="sum")
+        return F.cross_entropy(scores, labels, ignore_index=IGNORED_LABEL, reduction="sum")
 
 
 @torch.no_grad()

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from bert_pytorch.config.command_line import Resolved
-from bert_pytorch.data.batching import deal_by_count, describe_update, total_amount
+from bert_pytorch.data.batching import deal_by_count, describe_update, rows_of_micro_batch, total_amount
 from bert_pytorch.data.corpora import Corpora
 from bert_pytorch.data.opening import open_corpora, text_among
 from bert_pytorch.interop.sources import load_source
@@ -75,6 +75,12 @@ def _derived(config: PretrainingConfig, world_size: int) -> Iterator[tuple[str, 
 
 
 def _micro_batches(config: PretrainingConfig, world_size: int) -> str:
+    if config.packing == "rows":
+        size = f"{config.local_batch_size} rows"
+        if config.max_tokens is not None:
+            size = f"as many rows as have room in {config.max_tokens:,} tokens"
+        most = f"each of at most {config.max_sequences_per_row} sequences"
+        return f"as many a rank and update as it takes, every one of {size}, {most}"
     if config.max_tokens is not None:
         return f"as many a rank and update as at most {config.max_tokens:,} tokens each take"
     if config.global_batch_tokens is not None:
@@ -85,6 +91,8 @@ def _micro_batches(config: PretrainingConfig, world_size: int) -> str:
 
 def _most_tokens(config: PretrainingConfig, world_size: int, length: int) -> int:
     """Return the most tokens of a micro-batch of sequences of `length`."""
+    if config.packing == "rows":
+        return rows_of_micro_batch(config, length) * length
     if config.max_tokens is not None:
         return config.max_tokens
     if config.global_batch_tokens is not None:
@@ -93,8 +101,12 @@ def _most_tokens(config: PretrainingConfig, world_size: int, length: int) -> int
 
 
 def _memory(config: PretrainingConfig, model_config: ModelConfig, tokens: int, length: int) -> str:
-    masked = min(config.max_predictions_per_seq, round(length * config.masked_token_fraction))
     sequences = -(-tokens // length)
+    masked = min(config.max_predictions_per_seq, round(length * config.masked_token_fraction))
+    if config.packing == "rows":  # of a row instead of a sequence; `fixed_rows.most_masked` is exact
+        masked = round(length * config.masked_token_fraction) + config.max_sequences_per_row
+        if config.masked_tokens_per_seq is not None:
+            masked = min(length, config.masked_tokens_per_seq * config.max_sequences_per_row)
     estimate = memory_estimate(
         model_config,
         tokens=tokens,

@@ -2,13 +2,12 @@
 
 import logging
 
-from bert_pytorch.data.loader import EvaluationLoader
 from bert_pytorch.data.opening import open_corpora, refuse_needless_text_options
-from bert_pytorch.data.statistics import unigram_entropy
 from bert_pytorch.errors import BertPytorchError, InputError
 from bert_pytorch.interop.sources import load_model
+from bert_pytorch.pretraining.agreement import survey_held_out
 from bert_pytorch.pretraining.config import PretrainingConfig
-from bert_pytorch.pretraining.parts import check_fit, held_out_batch_maker
+from bert_pytorch.pretraining.parts import check_fit, held_out_loader
 from bert_pytorch.runtime.device import choose_device
 from bert_pytorch.runtime.distributed import World
 from bert_pytorch.runtime.precision import choose_precision
@@ -44,12 +43,8 @@ def evaluate_only(config: PretrainingConfig, world: World) -> EvalRow:
         model_config = given.model.config
         next_sentence = model_config.next_sentence and held_out.has_next_sentence and not given.missing
         check_fit(model_config.model_copy(update={"next_sentence": next_sentence}), held_out, config.eval_dir)
-        loader = EvaluationLoader(
-            held_out_batch_maker(held_out, given.vocabulary, config, next_sentence=next_sentence),
-            batch_size=config.local_batch_size,
-            rank=world.rank,
-            world_size=world.size,
-        )
+        entropy = survey_held_out(world, held_out, config.on_bad_shard)
+        loader = held_out_loader(held_out, given.vocabulary, config, world, next_sentence=next_sentence)
         row = evaluate(
             given.model.to(device),
             loader,
@@ -68,7 +63,7 @@ def evaluate_only(config: PretrainingConfig, world: World) -> EvalRow:
             "held-out mlm_loss %.4f nats a masked token (unigram entropy %.4f), mlm_accuracy %.4f, nsp_accuracy %s, "
             "over %d masked tokens",
             row.mlm_loss,
-            unigram_entropy(*held_out.sources),
+            entropy,
             row.mlm_accuracy,
             "none" if row.nsp_accuracy is None else f"{row.nsp_accuracy:.4f}",
             row.masked_tokens,

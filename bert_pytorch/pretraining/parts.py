@@ -4,13 +4,14 @@ import logging
 from typing import NamedTuple
 
 from bert_pytorch.data.corpora import Corpora
-from bert_pytorch.data.loader import BatchMaker
+from bert_pytorch.data.loader import BatchMaker, EvaluationLoader
 from bert_pytorch.data.masking import evaluation_policy, policy_for
 from bert_pytorch.data.opening import held_out_beside, open_corpora, refuse_needless_text_options
 from bert_pytorch.errors import ConfigError, InputError
 from bert_pytorch.models.config import ModelConfig, load_model_config
 from bert_pytorch.pretraining.config import PretrainingConfig
 from bert_pytorch.records import Vocabulary
+from bert_pytorch.runtime.distributed import World
 from bert_pytorch.vocabulary import read_vocabulary
 
 logger = logging.getLogger(__name__)
@@ -118,8 +119,14 @@ def batch_maker(
     return BatchMaker(shards, vocabulary, policy_for(config, vocabulary), next_sentence=next_sentence)
 
 
-def held_out_batch_maker(
-    shards: Corpora, vocabulary: Vocabulary, config: PretrainingConfig, *, next_sentence: bool
-) -> BatchMaker:
-    """Return what turns rows of a held-out set into micro-batches, masked alike whatever the training does."""
-    return BatchMaker(shards, vocabulary, evaluation_policy(config, vocabulary), next_sentence=next_sentence)
+def held_out_loader(
+    shards: Corpora, vocabulary: Vocabulary, config: PretrainingConfig, world: World, *, next_sentence: bool
+) -> EvaluationLoader:
+    """Return this rank's passes over a held-out set, masked alike whatever the training does, shaped as it is."""
+    return EvaluationLoader(
+        BatchMaker(shards, vocabulary, evaluation_policy(config, vocabulary), next_sentence=next_sentence),
+        batch_size=config.local_batch_size,
+        sequences_per_row=config.max_sequences_per_row if config.packing == "rows" else None,
+        rank=world.rank,
+        world_size=world.size,
+    )

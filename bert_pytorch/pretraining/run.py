@@ -11,13 +11,14 @@ from bert_pytorch.checkpoints.reading import load_checkpoint
 from bert_pytorch.checkpoints.store import CheckpointStore
 from bert_pytorch.config.command_line import Resolved
 from bert_pytorch.data.batching import describe_update
-from bert_pytorch.data.loader import EvaluationLoader, TrainingLoader
-from bert_pytorch.data.statistics import unigram_entropy
+from bert_pytorch.data.loader import TrainingLoader
+from bert_pytorch.data.recorded import recorded_data
 from bert_pytorch.interop.sources import load_source
 from bert_pytorch.models.bert import BertForPreTraining
 from bert_pytorch.optim.schedules import learning_rate_factor
+from bert_pytorch.pretraining.agreement import leave_out_together, refuse_differing_data, survey_held_out
 from bert_pytorch.pretraining.config import PretrainingConfig
-from bert_pytorch.pretraining.parts import batch_maker, held_out_batch_maker
+from bert_pytorch.pretraining.parts import batch_maker, held_out_loader
 from bert_pytorch.pretraining.record import write_run_config
 from bert_pytorch.pretraining.saving import checkpoint_writer, complete_finished_run, export_model
 from bert_pytorch.pretraining.session import Learner, Session, build_learner, claim_folder, open_session, remove_run
@@ -26,7 +27,7 @@ from bert_pytorch.runtime.device import choose_device, peak_memory_gib
 from bert_pytorch.runtime.distributed import World
 from bert_pytorch.runtime.stopping import StopRequests
 from bert_pytorch.tracking.console import console_log
-from bert_pytorch.tracking.records import EndReason, EvalRow
+from bert_pytorch.tracking.records import EndReason, EvalRow, StartRow
 from bert_pytorch.tracking.session import open_tracker
 from bert_pytorch.tracking.tracker import Tracker
 from bert_pytorch.training.clock import StepClock
@@ -60,7 +61,8 @@ def pretrain(resolved: Resolved[PretrainingConfig], world: World) -> EndReason:
             world.on_first(lambda: complete_finished_run(output_dir, store.path_of(start.step), start.step))
             return "finished"
         logger.info("device: %s; ranks: %d", chosen.reason, world.size)
-        session, learner = world.together(lambda: _prepare(config, world, chosen.device, stop, store, start))
+        session, learner, left_out = world.together(lambda: _prepare(config, world, chosen.device, stop, store, start))
+        world.together(lambda: _agree(session, left_out))
         if config.overwrite:
             world.on_first(lambda: remove_run(output_dir, config.log_prefix))  # only now: nothing can refuse any more
         record = output_dir / f"{config.log_prefix}_run_config.json"
@@ -75,14 +77,28 @@ def _prepare(
     stop: StopRequests,
     store: CheckpointStore,
     start: Start,
-) -> tuple[Session, Learner]:
-    """Read what the session begins from and build everything; the files' contents are let go of on return."""
+) -> tuple[Session, Learner, list[str]]:
+    """Read what the session begins from and build everything; the files' contents are let go of on return.
+
+    No rank waits for another in here, so that all end when one fails.
+
+    Returns:
+        The session, its model, and the shards that the run has left out so far.
+    """
     path = start.checkpoint
     checkpoint = None if path is None else Checkpoint.from_dict(load_checkpoint(path), str(path))
     begin_from = config.init_checkpoint if checkpoint is None else None
     initial = load_source(begin_from) if begin_from is not None else None
     session = open_session(config, world, device, stop, store, start, checkpoint, initial)
-    return session, build_learner(session, checkpoint, initial)
+    known = start.kind == "resume" and config.on_bad_shard == "skip" and checkpoint is not None
+    left_out = checkpoint.choices.get("excluded_shards", []) if known and checkpoint is not None else []
+    return session, build_learner(session, checkpoint, initial), left_out
+
+
+def _agree(session: Session, left_out: list[str]) -> None:
+    corpus = session.corpus
+    refuse_differing_data(session.world, corpus.training, corpus.evaluation)
+    leave_out_together(session.world, corpus.training, left_out)
 
 
 def _run(session: Session, learner: Learner) -> EndReason:
@@ -96,9 +112,9 @@ def _run(session: Session, learner: Learner) -> EndReason:
         config,
         first_step=start.step,
         last_step=session_end,
-        new_phase=start.kind == "next_phase",
         rank=rank,
     ) as tracker:
+        tracker.start(_start_row(session))
         run = _training_run(session, learner, tracker, last_step, session_end)
         reason = train(run)
     if reason in ("finished", "session_limit"):
@@ -148,14 +164,30 @@ def _announce(session: Session, last_step: int) -> None:
     logger.info("start: %s", begins)
     limit = "no session limit" if config.steps is None else f"this session takes at most {config.steps} (--steps)"
     logger.info("updates: %d to %d of %s; %s", start.step + 1, last_step, describe_update(config), limit)
-    if session.corpus.evaluation is not None and session.world.is_first:
-        entropy = unigram_entropy(*session.corpus.evaluation.sources)
+    if session.corpus.evaluation is not None:
+        entropy = survey_held_out(session.world, session.corpus.evaluation, config.on_bad_shard)
         logger.info("unigram entropy of the held-out set: %.3f nats a token (a model that knows no context)", entropy)
+
+
+def _start_row(session: Session) -> StartRow:
+    config, start, training = session.config, session.start, session.corpus.training
+    return StartRow(
+        step=start.step,
+        samples=start.samples,
+        phase=start.phase,
+        phase_start=config.previous_phase_end_step,
+        world_size=session.world.size,
+        next_sentence=session.model_config.next_sentence,
+        lowercase=session.corpus.vocabulary.lowercase,
+        sequences=training.num_sequences,
+        excluded_shards=training.excluded(),
+        data=recorded_data(config),
+    )
 
 
 def _training_loader(session: Session) -> TrainingLoader:
     config = session.config
-    return TrainingLoader(
+    loader = TrainingLoader(
         batch_maker(
             session.corpus.training,
             session.corpus.vocabulary,
@@ -166,6 +198,9 @@ def _training_loader(session: Session) -> TrainingLoader:
         rank=session.world.rank,
         world_size=session.world.size,
     )
+    if loader.row_shape is not None:
+        logger.info("micro-batches: %s", loader.row_shape.describe())
+    return loader
 
 
 def _optimizer_step(session: Session, learner: Learner) -> OptimizerStep:
@@ -187,12 +222,7 @@ def _evaluation(session: Session, model: BertForPreTraining) -> Callable[[int], 
     if held_out is None:
         return None
     next_sentence = session.model_config.next_sentence and held_out.has_next_sentence
-    loader = EvaluationLoader(
-        held_out_batch_maker(held_out, session.corpus.vocabulary, config, next_sentence=next_sentence),
-        batch_size=config.local_batch_size,
-        rank=session.world.rank,
-        world_size=session.world.size,
-    )
+    loader = held_out_loader(held_out, session.corpus.vocabulary, config, session.world, next_sentence=next_sentence)
     return lambda step: evaluate(
         model,
         loader,

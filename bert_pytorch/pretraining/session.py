@@ -10,7 +10,6 @@ import torch
 
 from bert_pytorch.checkpoints.format import Checkpoint
 from bert_pytorch.checkpoints.store import CheckpointStore
-from bert_pytorch.errors import InputError
 from bert_pytorch.files import exclusive_lock, remove_partial_files
 from bert_pytorch.interop.matching import LoadedWeights
 from bert_pytorch.interop.sources import CHECKPOINTS, EXPORTED
@@ -105,7 +104,6 @@ def open_session(
     check_fit(model_config, corpus.training, " ".join(config.input_dir))
     if checkpoint is not None and start.checkpoint is not None:
         refuse_other_model(checkpoint, model_config, corpus.vocabulary, start.checkpoint)
-    _compare_over_ranks(world, corpus)
     precision = choose_precision(config, device)
     logger.info("precision: %s (%s)", precision.name, precision.reason)
     return Session(config, config.folder(), world, device, precision, stop, store, start, corpus, model_config)
@@ -122,7 +120,7 @@ def build_learner(session: Session, checkpoint: Checkpoint | None, initial: Load
         put_initial_weights(model, initial, config.init_checkpoint, session.corpus.vocabulary)
     model.to(session.device)
     logger.info("model: %s parameters", f"{num_parameters(session.model_config):,}")
-    logger.info("attention: %s", model.select_attention(session.device))
+    logger.info("attention: %s", model.select_attention(session.device, fixed_rows=config.packing == "rows"))
     optimizer = build_optimizer(config, model.named_parameters())
     scaler = session.precision.gradient_scaler()
     if checkpoint is not None:
@@ -133,13 +131,3 @@ def build_learner(session: Session, checkpoint: Checkpoint | None, initial: Load
             now = {**config.model_dump(mode="json"), "sequences": session.corpus.training.num_sequences}
             report_changes({**checkpoint.run_config, **checkpoint.choices}, now)
     return Learner(model, optimizer, scaler)
-
-
-def _compare_over_ranks(world: World, corpus: Corpus) -> None:
-    """Refuse ranks that see different data: they would take different numbers of steps and wait for each other."""
-    counts = [corpus.training.num_sequences, corpus.evaluation.num_sequences if corpus.evaluation is not None else 0]
-    if world.sum(counts) != [count * world.size for count in counts]:
-        raise InputError(
-            f"rank {world.rank} finds {counts[0]} training and {counts[1]} held-out sequences, others other numbers. "
-            "Give every node the same --input_dir."
-        )

@@ -6,7 +6,7 @@ without credentials requests are anonymous, as public buckets want them.
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -31,7 +31,7 @@ class S3Info(NamedTuple):
     """Changes with the content; as S3 gives it, in quotes.  No checksum: it is an MD5 of some objects only."""
 
 
-def list_s3(prefix_url: str) -> list[RemoteFile]:
+def list_s3(prefix_url: str, wanted: Callable[[str], bool] = lambda path: True) -> list[RemoteFile]:
     """Return the objects below a prefix, sorted by path.
 
     A prefix is a folder: `s3://bucket/data` is what lies below `data/`, never `data2/…`; where nothing does, the
@@ -39,6 +39,7 @@ def list_s3(prefix_url: str) -> list[RemoteFile]:
 
     Args:
         prefix_url: `s3://bucket`, `s3://bucket/prefix` or `s3://bucket/key`; taken literally, `%` and `?` too.
+        wanted: whether an object is, by its path below the prefix; the others may have any name.
 
     Raises:
         InputError: for names that would leave the output folder.
@@ -55,7 +56,9 @@ def list_s3(prefix_url: str) -> list[RemoteFile]:
     if not found:
         raise NotThere(f"{prefix_url}: no files there. Check the prefix, for example with `aws s3 ls {prefix_url}/`.")
     files = [
-        RemoteFile((f"s3://{bucket}/{key}",), key.removeprefix(folder), size) for key, size in sorted(found.items())
+        RemoteFile((f"s3://{bucket}/{key}",), key.removeprefix(folder), size)
+        for key, size in sorted(found.items())
+        if wanted(key.removeprefix(folder))
     ]
     refuse_unsafe_paths([file.path for file in files], prefix_url)
     return files

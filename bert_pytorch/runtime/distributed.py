@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from bert_pytorch.errors import EXIT_FAILED, BertPytorchError, ConfigError, ToldElsewhereError, explain_os_error
 
 T = TypeVar("T")
+Sortable = TypeVar("Sortable", str, tuple[str, str])
 
 RENDEZVOUS_TIMEOUT = datetime.timedelta(minutes=10)
 
@@ -62,11 +63,11 @@ class World:
         """Whether any rank says yes; every rank gets the same answer."""
         return self.sum([float(flag)])[0] > 0
 
-    def union(self, values: Iterable[str]) -> list[str]:
+    def union(self, values: Iterable[Sortable]) -> list[Sortable]:
         """Return what any rank holds, sorted; every rank gets the same list."""
         if self.size == 1:
             return sorted(set(values))
-        gathered: list[list[str]] = [[] for _ in range(self.size)]
+        gathered: list[list[Sortable]] = [[] for _ in range(self.size)]
         dist.all_gather_object(gathered, list(values), group=self._control)
         return sorted({value for one in gathered for value in one})
 

@@ -1,6 +1,6 @@
-"""What is made once of data, to be memory-mapped: of compressed shards flat files, of texts tokens.
+"""The bounded folder of local copies: flat files of compressed shards, tokens of texts, shards fetched from elsewhere.
 
-HDF5 unpacks a whole chunk for a row.
+HDF5 unpacks a whole chunk for a row; a flat file can be memory-mapped.
 
 The folder is $BERT_PYTORCH_CACHE, else `bert_pytorch/shards` in $XDG_CACHE_HOME or ~/.cache.  It stays under
 $BERT_PYTORCH_CACHE_GIB: the least recently used files go first, but none of the sets that this process reads.
@@ -9,6 +9,7 @@ $BERT_PYTORCH_CACHE_GIB: the least recently used files go first, but none of the
 import contextlib
 import fcntl
 import hashlib
+import itertools
 import logging
 import os
 import re
@@ -19,7 +20,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from bert_pytorch.errors import ConfigError, InputError
+from bert_pytorch.errors import ConfigError, DamagedShardError
 from bert_pytorch.files import TEMPORARY_PREFIX, atomic_path
 
 logger = logging.getLogger(__name__)
@@ -32,8 +33,11 @@ _BYTES_AT_ONCE = 16 * 2**20
 _ALIGNMENT = 64
 _ABANDONED_SECONDS = 24 * 3600
 
-_used: set[str] = set()
-"""Names of the files of the sets that this process reads; training and held-out ones share one limit."""
+REMOTE = "remote"
+"""Subfolder of fetched shards: a folder for each set."""
+
+_used: set[Path] = set()
+"""Files of the sets that this process reads; training and held-out ones, flat and fetched ones share one limit."""
 
 Columns = Mapping[str, tuple[str, tuple[int, ...]]]
 """Dtype and shape of each dataset."""
@@ -66,7 +70,17 @@ def flat_offsets(columns: Columns) -> tuple[dict[str, int], int]:
 
 def spare(paths: Iterable[Path]) -> None:
     """Keep the flat files of these shards from being removed by this process."""
-    _used.update(_name_of(path) for path in paths)
+    _used.update(cache_folder() / _name_of(path) for path in paths)
+
+
+def keep(files: Iterable[Path]) -> None:
+    """Keep files of the cache from being removed by this process, until `release`."""
+    _used.update(files)
+
+
+def release(files: Iterable[Path]) -> None:
+    """Let files of the cache be removed again."""
+    _used.difference_update(files)
 
 
 def flat_file(path: Path, columns: Columns) -> Path:
@@ -77,13 +91,13 @@ def flat_file(path: Path, columns: Columns) -> Path:
         columns: dtype and shape of its datasets, in the order of the flat file.
 
     Raises:
-        InputError: if its compressed data are damaged.
+        DamagedShardError: if its compressed data are damaged.
         OSError: if the file cannot be written.
     """
     target = cache_folder() / _name_of(path)
     _, size = flat_offsets(columns)
     if not _is_whole(target, size):
-        with _alone(target.parent / f".lock-{target.name[0]}"):  # 16 locks serve all shards
+        with alone(target):
             if not _is_whole(target, size):  # another process may have made it while this one waited
                 make_room(target.parent, size)
                 _decompress(path, columns, target)
@@ -103,10 +117,10 @@ def built_once(name: str, size: int, build: Callable[[Path], None]) -> Path:
         build: writes the file to the path that it is given.
     """
     assert _NAME.fullmatch(name)
-    _used.add(name)
     target = cache_folder() / name
+    _used.add(target)
     if not target.exists():
-        with _alone(target.parent / f".lock-{target.stem}"):
+        with _locked(target.parent / f".lock-{target.stem}"):
             if not target.exists():
                 make_room(target.parent, size)
                 with atomic_path(target) as temporary:
@@ -124,18 +138,23 @@ def identity(path: Path) -> str:
 
 
 def make_room(folder: Path, size: int) -> None:
-    """Remove the least recently used files until `size` more bytes stay under the limit, sparing those in use here."""
+    """Remove the least recently used files until `size` more bytes stay under the limit, sparing those in use here.
+
+    Args:
+        folder: of the cache.
+        size: bytes that are to be written.
+    """
     files, now = [], time.time()
-    for file in folder.glob("*"):
+    for file in itertools.chain(folder.glob("*"), (folder / REMOTE).glob("*/*")):
         with contextlib.suppress(FileNotFoundError):  # other processes make room too
             state = file.stat()
             if file.name.startswith(TEMPORARY_PREFIX) and now - state.st_mtime > _ABANDONED_SECONDS:
                 file.unlink()
-            elif _NAME.fullmatch(file.name):
+            elif _NAME.fullmatch(file.name) or (file.parent.parent.name == REMOTE and file.suffix == ".hdf5"):
                 files.append((state.st_mtime, state.st_size, file))
     excess = sum(length for _, length, _ in files) + size - limit_bytes()
     for _, length, file in sorted(files):
-        if excess > 0 and file.name not in _used:
+        if excess > 0 and file not in _used:
             file.unlink(missing_ok=True)  # whoever has it mapped keeps it until the mapping closes
             (folder / f".lock-{file.stem}").unlink(missing_ok=True)
             excess -= length
@@ -166,8 +185,15 @@ def _is_whole(target: Path, size: int) -> bool:
 
 
 @contextlib.contextmanager
-def _alone(lock_file: Path) -> Iterator[None]:
-    """Let one process at a time make a file, so that the ranks share the work."""
+def alone(target: Path) -> Iterator[None]:
+    """Let one process or thread at a time make a file, so that the ranks share the work; 16 locks serve all files."""
+    key = hashlib.sha256(target.name.encode(errors="surrogateescape")).hexdigest()[0]
+    with _locked(target.parent / f".lock-{key}"):
+        yield
+
+
+@contextlib.contextmanager
+def _locked(lock_file: Path) -> Iterator[None]:
     lock_file.parent.mkdir(parents=True, exist_ok=True)
     with lock_file.open("a") as lock:
         with contextlib.suppress(OSError):  # no locks on this file system: the work is done twice, no harm
@@ -181,25 +207,44 @@ def _alone(lock_file: Path) -> Iterator[None]:
 
 def _decompress(path: Path, columns: Columns, target: Path) -> None:
     offsets, size = flat_offsets(columns)
-    with atomic_path(target) as temporary, temporary.open("wb") as flat, _naming_damage(path), h5py.File(path) as file:
+    with atomic_path(target) as temporary, temporary.open("wb") as flat, h5py.File(path) as file:
         for name, (dtype, shape) in columns.items():
             data = file[name]
             chunk = data.chunks[0] if data.chunks else 1
             rows = max(1, _BYTES_AT_ONCE // max(1, _size(dtype, shape[1:])) // chunk) * chunk  # whole chunks: each once
             flat.seek(offsets[name])
             for start in range(0, shape[0], rows):
-                flat.write(np.ascontiguousarray(data[start : start + rows]).data)
+                with _naming_damage(path, name, data, start, min(start + rows, shape[0])):
+                    part = data[start : start + rows]
+                flat.write(np.ascontiguousarray(part).data)
         flat.truncate(size)
 
 
 @contextlib.contextmanager
-def _naming_damage(path: Path) -> Iterator[None]:
+def _naming_damage(path: Path, name: str, data: h5py.Dataset, start: int, stop: int) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         if error.errno is not None:
             raise
-        raise InputError(f"{path}: its compressed data cannot be read ({error}). Build it again.") from None
+        row = _first_unreadable(data, start, stop)
+        raise DamagedShardError(
+            f"{path}: {name} cannot be decompressed from row {row} on ({error}). Build it again, or train without it: "
+            "--on_bad_shard skip",
+            path,
+            row,
+        ) from None
+
+
+def _first_unreadable(data: h5py.Dataset, start: int, stop: int) -> int:
+    """Return the first row of the first chunk that cannot be read."""
+    step = data.chunks[0] if data.chunks else 1
+    for row in range(start, stop, step):
+        try:
+            data[row : row + 1]
+        except OSError:
+            return row
+    return start
 
 
 def _size(dtype: str, shape: tuple[int, ...]) -> int:

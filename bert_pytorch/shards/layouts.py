@@ -2,13 +2,16 @@
 
 native   the fork's (gpauloski/BERT-PyTorch): rows unmasked, masked anew each time they are read (dynamic masking)
 nvidia   DeepLearningExamples' `create_pretraining_data.py`: rows masked when written (static masking)
+packed   Habana's Model-References, `pack_pretraining_data_pytorch.py`: NVIDIA's rows, several in one
 
 n rows of a shard, L their length, P slots for masked tokens.
 """
 
 from typing import Literal, NamedTuple
 
-Layout = Literal["native", "nvidia"]
+Layout = Literal["native", "nvidia", "packed"]
+STATIC_LAYOUTS: tuple[Layout, ...] = ("nvidia", "packed")
+"""Those whose rows were masked when they were written."""
 
 SCHEMA_VERSION = 1
 LONGEST_SEQUENCE = 65536
@@ -21,6 +24,12 @@ INPUT_IDS, NEXT_SENTENCE_LABELS = "input_ids", "next_sentence_labels"
 SPECIAL_TOKEN_POSITIONS = "special_token_positions"  # noqa: S105 no password
 INPUT_MASK, SEGMENT_IDS = "input_mask", "segment_ids"
 MASKED_POSITIONS, MASKED_IDS = "masked_lm_positions", "masked_lm_ids"
+POSITIONS = "positions"
+NEXT_SENTENCE_POSITIONS, NEXT_SENTENCE_WEIGHTS = "next_sentence_positions", "next_sentence_weights"
+BY_SLOT = (NEXT_SENTENCE_POSITIONS, NEXT_SENTENCE_LABELS, NEXT_SENTENCE_WEIGHTS)
+"""Datasets of the packed layout that have a value for each sequence of a row."""
+NUM_SEQUENCES, PAD_ID = "num_sequences", "pad_id"
+"""Attributes of packed files that we write; a foreign file has neither."""
 
 
 class Column(NamedTuple):
@@ -46,15 +55,24 @@ COLUMNS: dict[Layout, dict[str, Column]] = {
         MASKED_IDS: Column("<i4", 2),
         NEXT_SENTENCE_LABELS: Column("<i1", 1),
     },
+    "packed": {
+        INPUT_IDS: Column("<i4", 2),
+        INPUT_MASK: Column("<i4", 2),
+        SEGMENT_IDS: Column("<i1", 2),
+        POSITIONS: Column("<i4", 2),
+        MASKED_POSITIONS: Column("<i4", 2),
+        MASKED_IDS: Column("<i4", 2),
+        NEXT_SENTENCE_POSITIONS: Column("<i4", 2),
+        NEXT_SENTENCE_LABELS: Column("<i1", 2),
+        NEXT_SENTENCE_WEIGHTS: Column("<i4", 2),
+    },
 }
-PACKED_ONLY = ("next_sentence_positions", "next_sentence_weights")
-"""Datasets that only Habana's packed layout has."""
 
 
 def layout_of(names: set[str]) -> Layout | None:
     """Recognise a file's layout by the names of its datasets."""
-    if any(name in names for name in PACKED_ONLY):
-        return None
+    if NEXT_SENTENCE_WEIGHTS in names:  # the others' datasets are there too
+        return "packed" if names.issuperset(COLUMNS["packed"]) else None
     return next((layout for layout, columns in COLUMNS.items() if names.issuperset(columns)), None)
 
 

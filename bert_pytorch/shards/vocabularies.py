@@ -1,19 +1,20 @@
 """Which vocabulary belongs to shards: the one found beside them, and refusing one that they were not made with."""
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from bert_pytorch.errors import InputError
 from bert_pytorch.records import Vocabulary
-from bert_pytorch.shards.shard_file import Header
+from bert_pytorch.shards.shard_set import ShardEntry
 from bert_pytorch.vocabulary import TOKENIZER_JSON, VOCABULARY_FILES, read_vocabulary, vocabulary_sha256
 
 
-def vocabularies_beside(path: Path, headers: list[Header], otherwise_lowercase: bool) -> dict[Path, Vocabulary]:
+def vocabularies_beside(path: Path, entries: Sequence[ShardEntry], otherwise_lowercase: bool) -> dict[Path, Vocabulary]:
     """Look in each folder of shards, then upwards to the given path's parent; return what is found where."""
     found: dict[Path, Vocabulary] = {}
     top = (path if path.is_dir() else path.parent).resolve()
-    casings = {header.path.parent: header.attributes.get("lowercase") for header in headers}
+    casings = {entry.path.parent: entry.attributes.get("lowercase") for entry in entries}
     for folder, casing in sorted(casings.items()):
         for place in [folder, *folder.resolve().parents]:
             if (place / TOKENIZER_JSON).is_file():
@@ -27,25 +28,25 @@ def vocabularies_beside(path: Path, headers: list[Header], otherwise_lowercase: 
     return found
 
 
-def refuse_other_vocabulary(headers: list[Header], vocabulary: Vocabulary, name: str) -> None:
+def refuse_other_vocabulary(entries: Sequence[ShardEntry], vocabulary: Vocabulary, name: str) -> None:
     """Raise `InputError` where a shard says that it was made with another; foreign shards do not say.
 
     Args:
-        headers: the shards.
+        entries: the shards.
         vocabulary: to be used with them.
         name: of the vocabulary, for messages.
     """
     sha256 = vocabulary_sha256(vocabulary)
-    for header in headers:
-        written = header.attributes.get("vocabulary_sha256")
+    for entry in entries:
+        written = entry.attributes.get("vocabulary_sha256")
         if written is not None and written != sha256:
             raise InputError(
-                f"{header.path}: it was made with another vocabulary (SHA-256 {written[:12]}…); {name} has "
-                f"{len(vocabulary.tokens)} tokens and SHA-256 {sha256[:12]}…. {_advice(header.path, written)}"
+                f"{entry.path}: it was made with another vocabulary (SHA-256 {written[:12]}…); {name} has "
+                f"{len(vocabulary.tokens)} tokens and SHA-256 {sha256[:12]}…. {_advice(entry.path, written)}"
             )
-        if header.attributes.get("lowercase", vocabulary.lowercase) != vocabulary.lowercase:
-            found, wanted = ("cased", "lowercase") if header.attributes["lowercase"] else ("lowercase", "cased")
-            raise InputError(f"{header.path}: it holds {wanted} text, but the vocabulary ({name}) is {found}.")
+        if entry.attributes.get("lowercase", vocabulary.lowercase) != vocabulary.lowercase:
+            found, wanted = ("cased", "lowercase") if entry.attributes["lowercase"] else ("lowercase", "cased")
+            raise InputError(f"{entry.path}: it holds {wanted} text, but the vocabulary ({name}) is {found}.")
 
 
 def _advice(shard: Path, wanted_sha256: str) -> str:

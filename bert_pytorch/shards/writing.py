@@ -73,20 +73,32 @@ def write_parts(
         counted = {"schema_version": layouts.SCHEMA_VERSION, "tokens": tokens, "shortest": shortest, "longest": longest}
         for name, value in sorted({**attributes, **counted}.items()):
             file.attrs[name] = value
+    size, sha256 = write_file(path, buffer)
+    return Written(tokens, shortest, longest, size, sha256)
+
+
+def write_file(path: Path, buffer: io.BytesIO) -> tuple[int, str]:
+    """Write a file made in memory, whole or absent; returns its size and SHA-256."""
     content = buffer.getbuffer()
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
-    return Written(tokens, shortest, longest, len(content), hashlib.sha256(content).hexdigest())
+    return len(content), hashlib.sha256(content).hexdigest()
 
 
 def _create(file: h5py.File, columns: dict[str, np.ndarray], num_rows: int, compression: Compression) -> None:
     for name, data in columns.items():
-        shape = (num_rows, *data.shape[1:])
-        if compression == "none":
-            file.create_dataset(name, shape, data.dtype)
-        else:
-            chunks = (min(num_rows, _CHUNK_ROWS), *data.shape[1:])
-            file.create_dataset(name, shape, data.dtype, chunks=chunks, compression=compression)
+        create_dataset(file, name, (num_rows, *data.shape[1:]), data.dtype, compression)
+
+
+def create_dataset(
+    file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype, compression: Compression
+) -> None:
+    """Make an empty dataset: contiguous, or in chunks of many rows where it is compressed."""
+    if compression == "none":
+        file.create_dataset(name, shape, dtype)
+    else:
+        chunks = (min(shape[0], _CHUNK_ROWS), *shape[1:])
+        file.create_dataset(name, shape, dtype, chunks=chunks, compression=compression)
 
 
 def _layout(rows: SequenceRows) -> Layout:

@@ -1,7 +1,8 @@
 """`metrics.jsonl` and the CSV: one line a row, handed to the operating system at once, so that a kill costs no line.
 
 When a run continues from update N, the rows of later updates belong to a future that was given up: they are dropped
-atomically before the first new one is written, and so is a last line that a kill has torn.
+atomically before the first new one is written, and so are sessions that began at N or later and left no checkpoint, and
+a last line that a kill has torn.
 """
 
 import contextlib
@@ -11,13 +12,13 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from bert_pytorch.errors import InputError
 from bert_pytorch.files import atomic_path
-from bert_pytorch.tracking.records import EndRow, EvalRow, TrainRow
+from bert_pytorch.tracking.records import EndRow, EvalRow, ExcludeRow, StartRow, TrainRow
 from bert_pytorch.tracking.tracker import Tracker
 
 
@@ -25,16 +26,22 @@ class JsonLines(Tracker):
     """`metrics.jsonl`: every row as one JSON object; numbers that JSON lacks (NaN, infinities) become null.
 
     Args:
-        path: the file; rows past `first_step` are dropped from it.
-        first_step: updates done when this session begins; 0 drops the evaluations of update 0 too, as they come again.
-        new_phase: whether a phase begins: then rows after the last `end` go, as they come again.
+        path: the file; rows past `first_step` are dropped from it, and those of sessions that began there.
+        first_step: updates done when this session begins.
     """
 
-    def __init__(self, path: Path, first_step: int, *, new_phase: bool = False) -> None:
-        if new_phase:
-            _drop_after_last_end(path)
-        _keep_lines(path, lambda line: _is_json_row_up_to(line, first_step))
+    def __init__(self, path: Path, first_step: int) -> None:
+        keeps = _Keeper(first_step)
+        _keep_lines(path, [keeps(line) for line in _whole_lines(path)])
         self._file = _LineFile(path)
+
+    def start(self, row: StartRow) -> None:
+        """Append a `start` row."""
+        self._append("start", row)
+
+    def exclusion(self, row: ExcludeRow) -> None:
+        """Append an `exclude` row."""
+        self._append("exclude", row)
 
     def train(self, row: TrainRow) -> None:
         """Append a `train` row."""
@@ -62,26 +69,31 @@ class JsonLines(Tracker):
 
 
 class Csv(Tracker):
-    """`{log_prefix}_metrics.csv`: a column for each field of `TrainRow`, a line for each logged update.
+    """`{log_prefix}_metrics.csv`: a column for each metric of `TrainRow`, a line for each logged update.
 
     Args:
         path: the file; rows past `first_step` are dropped from it.
         first_step: updates done when this session begins.
 
     Raises:
-        InputError: if the file has other columns.
+        InputError: if the file has columns that are none of these; those of earlier versions are taken over.
     """
 
     def __init__(self, path: Path, first_step: int) -> None:
         header = _csv_line(TrainRow._fields)
-        lines = _whole_lines(path)
-        found = next(lines, None)
-        if found is not None and found != header:
+        found = next(_whole_lines(path), None)
+        columns = [] if found is None else found.split(",")
+        if found is not None and (columns[0] != "step" or not set(columns) <= set(TrainRow._fields)):
             raise InputError(
                 f"{path}: found the columns {found}, wanted {header}. "
                 "Move the file away, or choose another --log_prefix."
             )
-        _keep_lines(path, lambda line: line == header or _is_csv_row_up_to(line, first_step))
+        keep = [line == header or _is_csv_row_up_to(line, first_step, len(columns)) for line in _whole_lines(path)]
+        if found in (None, header):
+            _keep_lines(path, keep)
+        else:
+            kept = itertools.compress(_whole_lines(path), keep)
+            _rewrite(path, itertools.chain([header], (_in_columns(line, columns) for line in kept)))
         self._file = _LineFile(path)
         if found is None:
             self._file.append(header)
@@ -131,12 +143,16 @@ def _whole_lines(path: Path) -> Iterator[str]:
                     yield line[:-1]
 
 
-def _keep_lines(path: Path, keep: Callable[[str], bool]) -> None:
+def _keep_lines(path: Path, keep: Sequence[bool]) -> None:
     """Rewrite a file atomically with those of its whole lines that `keep` says, unless those are all of it."""
-    kept_bytes = sum(len(line.encode()) + 1 for line in _whole_lines(path) if keep(line))
+    kept_bytes = sum(len(line.encode()) + 1 for line in itertools.compress(_whole_lines(path), keep))
     if path.exists() and kept_bytes != path.stat().st_size:
-        with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-            file.writelines(line + "\n" for line in _whole_lines(path) if keep(line))
+        _rewrite(path, itertools.compress(_whole_lines(path), keep))
+
+
+def _rewrite(path: Path, lines: Iterable[str]) -> None:
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.writelines(line + "\n" for line in lines)
 
 
 def last_event(path: Path) -> str | None:
@@ -153,28 +169,33 @@ def _event(line: str) -> str | None:
     return row.get("event") if isinstance(row, dict) else None
 
 
-def _drop_after_last_end(path: Path) -> None:
-    ends = [number for number, line in enumerate(_whole_lines(path)) if _event(line) == "end"]
-    if ends:
-        numbers = itertools.count()
-        kept = [line for line in _whole_lines(path) if next(numbers) <= ends[-1]]
-        with atomic_path(path) as temporary:
-            temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+class _Keeper:
+    """Says of each row of a `metrics.jsonl` in turn whether a session that begins at `first_step` keeps it."""
+
+    def __init__(self, first_step: int) -> None:
+        self._first_step = first_step
+        self._given_up = False
+
+    def __call__(self, line: str) -> bool:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            return False
+        if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+            return False
+        self._given_up |= row.get("event") == "start" and row["step"] >= self._first_step
+        return not self._given_up and row["step"] <= self._first_step
 
 
-def _is_json_row_up_to(line: str, step: int) -> bool:
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return False
-    if not isinstance(row, dict) or not isinstance(row.get("step"), int) or row["step"] > step:
-        return False
-    return step > 0 or row.get("event") != "eval"
-
-
-def _is_csv_row_up_to(line: str, step: int) -> bool:
+def _is_csv_row_up_to(line: str, step: int, columns: int) -> bool:
     first, *others = line.split(",")
-    return first.isdecimal() and int(first) <= step and len(others) + 1 == len(TrainRow._fields)
+    return first.isdecimal() and int(first) <= step and len(others) + 1 == columns
+
+
+def _in_columns(line: str, columns: list[str]) -> str:
+    """Put a line of an earlier version's columns under today's; what it lacks is empty."""
+    values = dict(zip(columns, line.split(","), strict=True))
+    return ",".join(values.get(name, "") for name in TrainRow._fields)
 
 
 def _csv_line(values: Any) -> str:

@@ -3,10 +3,48 @@
 Losses are natural-log means over all ranks and micro-batches of the step: per masked token (MLM), per pair (NSP).
 """
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 EndReason = Literal["finished", "session_limit", "signal", "time_limit", "failed"]
 """Why a session ended; launchers decide by it whether to start again."""
+
+
+class StartRow(NamedTuple):
+    """The beginning of a session, with all that decides the data of its updates; `inspect batch` rebuilds them."""
+
+    step: int
+    """Updates done, phases added up."""
+    samples: int
+    """Samples of this phase consumed."""
+    phase: int
+    """1 for the first phase of a run."""
+    phase_start: int
+    """Updates done before this phase."""
+    world_size: int
+    """Ranks."""
+    next_sentence: bool
+    """Whether the model learns from next-sentence labels."""
+    lowercase: bool
+    """Casing of the vocabulary."""
+    sequences: int
+    """In the training data, shards that are left out included."""
+    excluded_shards: list[str]
+    """Damaged shards that are left out from the beginning, as `{number of the --input_dir}:{file}`."""
+    data: dict[str, Any]
+    """Every field of `DataConfig`, local paths made absolute."""
+
+
+class ExcludeRow(NamedTuple):
+    """A damaged shard that is left out from now on (`--on_bad_shard skip`)."""
+
+    step: int
+    """The first update without it, phases added up."""
+    shard: str
+    """`{number of the --input_dir}:{file}`."""
+    sequences: int
+    """In it."""
+    reason: str
+    """What is wrong with which of its rows."""
 
 
 class TrainRow(NamedTuple):
@@ -38,6 +76,10 @@ class TrainRow(NamedTuple):
     """Model FLOPs utilisation, 0 to 1; None where the device's peak is unknown."""
     peak_memory_gib: float
     """Most memory in use so far on rank 0: the device's, or the process's on a CPU."""
+    samples: int
+    """Samples of this phase consumed once this update is done, over all ranks; those of skipped updates count."""
+    sequences: int
+    """The part of them that this update has drawn, those of damaged shards that are left out included."""
 
 
 class EvalRow(NamedTuple):

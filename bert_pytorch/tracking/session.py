@@ -9,7 +9,7 @@ from pathlib import Path
 from bert_pytorch.tracking.config import TrackingConfig
 from bert_pytorch.tracking.metrics_files import Csv, JsonLines, last_event
 from bert_pytorch.tracking.progress import Progress
-from bert_pytorch.tracking.records import EndRow, EvalRow, TrainRow
+from bert_pytorch.tracking.records import EndRow, EvalRow, ExcludeRow, StartRow, TrainRow
 from bert_pytorch.tracking.tracker import Tracker
 
 METRICS_FILE = "metrics.jsonl"
@@ -22,7 +22,6 @@ def open_tracker(
     *,
     first_step: int,
     last_step: int,
-    new_phase: bool = False,
     rank: int = 0,
     terminal: bool | None = None,
     now: Callable[[], float] = time.monotonic,
@@ -34,7 +33,6 @@ def open_tracker(
         config: names and intervals.
         first_step: updates done when the session begins, 0 for a new run.
         last_step: updates done when it will end.
-        new_phase: whether a phase begins; rows after the `end` of the one before are of a start that was killed.
         rank: of this process; on ranks other than 0 the tracker does nothing and touches no file.
         terminal: whether a person watches; None to see whether both standard streams are terminals.
         now: returns seconds from any origin, for the estimate of the end.
@@ -50,7 +48,7 @@ def open_tracker(
         terminal = sys.stdout.isatty() and sys.stderr.isatty()
     return _AllOf(
         [
-            JsonLines(directory / METRICS_FILE, first_step, new_phase=new_phase),
+            JsonLines(directory / METRICS_FILE, first_step),
             Csv(directory / f"{config.log_prefix}_metrics.csv", first_step),
             TensorBoard(directory / TENSORBOARD_FOLDER, first_step),
             Progress(
@@ -74,6 +72,16 @@ class _AllOf(Tracker):
 
     def __init__(self, trackers: Sequence[Tracker]) -> None:
         self._trackers = trackers
+
+    def start(self, row: StartRow) -> None:
+        """Record the beginning of the session."""
+        for tracker in self._trackers:
+            tracker.start(row)
+
+    def exclusion(self, row: ExcludeRow) -> None:
+        """Record that a shard is left out."""
+        for tracker in self._trackers:
+            tracker.exclusion(row)
 
     def train(self, row: TrainRow) -> None:
         """Record an update."""

@@ -3,11 +3,17 @@
 from types import TracebackType
 from typing import Self
 
-from bert_pytorch.tracking.records import EndRow, EvalRow, TrainRow
+from bert_pytorch.tracking.records import EndRow, EvalRow, ExcludeRow, StartRow, TrainRow
 
 
 class Tracker:
     """Receives what a run tells about itself; this one, for ranks other than 0, does nothing with it."""
+
+    def start(self, row: StartRow) -> None:
+        """Record what a session begins with."""
+
+    def exclusion(self, row: ExcludeRow) -> None:
+        """Record that a shard is left out."""
 
     def train(self, row: TrainRow) -> None:
         """Record an update."""

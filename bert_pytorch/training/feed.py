@@ -1,11 +1,22 @@
 """Updates in their order for the loop: begun anew where one is to be repeated, the same for all ranks."""
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from bert_pytorch.data.loader import TrainingLoader, Update
-from bert_pytorch.errors import DamagedShardError
+from bert_pytorch.errors import DamagedShardError, InputError
 from bert_pytorch.runtime.distributed import World
+
+
+class Exclusion(NamedTuple):
+    """A damaged shard that is left out."""
+
+    shard: str
+    """Its name, as `Corpora.excluded` gives it."""
+    sequences: int
+    """In it."""
+    reason: str
+    """What is wrong with which of its rows."""
 
 
 class Feed:
@@ -23,6 +34,7 @@ class Feed:
         self._skips = on_bad_shard == "skip"
         self._stream: Iterator[Update] | None = None
         self._next = (-1, -1)
+        self._news: list[Exclusion] = []
 
     def update(self, position: int, number: int) -> Update:
         """Return update `number` of the phase, from 0, which begins after `position` samples.
@@ -35,7 +47,7 @@ class Feed:
         """
         while True:
             if self._stream is None or self._next != (position, number):
-                self.close()
+                self._end_stream()
                 self._stream = self._loader.stream(position, number)
             update, damaged = self._draw(self._stream)
             if self._skips:
@@ -43,23 +55,43 @@ class Feed:
             if update is not None and not damaged:
                 self._next = (update.end_position, number + 1)
                 return update
-            self._loader.exclude(damaged)
-            self.close()
+            self._end_stream()
+            self._leave_out(damaged)
 
     def excluded(self) -> list[str]:
-        """Return the shards that are left out."""
+        """Return the shards that are left out, as `Corpora.excluded` names them."""
         return self._loader.corpora.excluded()
 
+    def new_exclusions(self) -> list[Exclusion]:
+        """Return the shards that were left out since the last call."""
+        news, self._news = self._news, []
+        return news
+
     def close(self) -> None:
-        """End the threads that compute ahead."""
+        """End the threads that compute or fetch ahead."""
+        self._end_stream()
+        self._loader.corpora.close()
+
+    def _end_stream(self) -> None:
         if self._stream is not None:
             self._stream.close()  # type: ignore[attr-defined]  # a generator
         self._stream = None
 
-    def _draw(self, stream: Iterator[Update]) -> tuple[Update | None, list[str]]:
+    def _draw(self, stream: Iterator[Update]) -> tuple[Update | None, list[tuple[str, str]]]:
+        """Return this rank's update, or the name of a damaged shard and what is wrong with it."""
         try:
             return next(stream), []
         except DamagedShardError as error:
-            if not self._skips:
+            name = self._loader.corpora.name_of(error.path)
+            if not self._skips or name is None:
                 raise
-            return None, [str(error.path)]
+            return None, [(name, str(error))]
+
+    def _leave_out(self, damaged: list[tuple[str, str]]) -> None:
+        corpora = self._loader.corpora
+        reasons = dict(reversed(damaged))  # ranks may have met different rows of a shard: the first is told
+        new = [name for name in reasons if name not in corpora.excluded()]
+        if not new:
+            raise InputError(f"a shard that is left out is still read. {next(iter(reasons.values()))}")
+        self._loader.exclude(new)
+        self._news += [Exclusion(name, corpora.sequences_of([name]), reasons[name]) for name in sorted(new)]

@@ -11,7 +11,7 @@ from bert_pytorch.data.loader import Update
 from bert_pytorch.errors import TrainingDivergedError
 from bert_pytorch.runtime.distributed import World
 from bert_pytorch.runtime.stopping import StopRequests
-from bert_pytorch.tracking.records import EndReason, EndRow, EvalRow, TrainRow
+from bert_pytorch.tracking.records import EndReason, EndRow, EvalRow, ExcludeRow, TrainRow
 from bert_pytorch.tracking.tracker import Tracker
 from bert_pytorch.training.clock import StepClock, StepRates
 from bert_pytorch.training.feed import Feed
@@ -110,6 +110,7 @@ def _take_updates(run: TrainingRun) -> EndReason:
         with run.clock.waiting_for_data():
             update = run.feed.update(progress.samples, progress.step - limits.phase_start)
         step = progress.step + 1
+        _tell_exclusions(run, step)
         learning_rate = run.learning_rate_at(step)
         outcome = run.optimizer_step(update, step=step, learning_rate=learning_rate)
         if outcome.stopped:
@@ -119,15 +120,23 @@ def _take_updates(run: TrainingRun) -> EndReason:
         if outcome.skipped:
             skips_in_a_row = _count_skip(skips_in_a_row, step)
             continue
-        skips_in_a_row = 0
         progress.step = step
-        if run.logs(step):
+        if run.logs(step) or skips_in_a_row:  # after a skip the samples do not follow from the row before
             run.tracker.train(_train_row(run, update, outcome, rates, learning_rate))
+        skips_in_a_row = 0
         if limits.due(step, limits.eval_interval):
             _evaluate(run)
         if limits.due(step, limits.checkpoint_interval) and limits.reached(step) is None:
             _save(run)
     return reason
+
+
+def _tell_exclusions(run: TrainingRun, step: int) -> None:
+    for shard, sequences, reason in run.feed.new_exclusions():
+        logger.warning(
+            "left out from update %d on: %s with its %s sequences. %s", step, shard, f"{sequences:,}", reason
+        )
+        run.tracker.exclusion(ExcludeRow(step, shard, sequences, reason))
 
 
 def _count_skip(skips_in_a_row: int, step: int) -> int:
@@ -176,6 +185,8 @@ def _train_row(
         data_wait_seconds=rates.data_wait_seconds,
         mfu=None,
         peak_memory_gib=run.peak_memory_gib(),
+        samples=update.end_position,
+        sequences=update.num_sequences,
     )
 
 

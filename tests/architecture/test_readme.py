@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bert_pytorch.data.statistics import unigram_entropy
-from bert_pytorch.shards.shard_set import open_shards
+from bert_pytorch.shards.opening import open_shards
 from tests.support.commands import run
 from tests.support.data import REPOSITORY, shared_data
 from tests.support.readme import Block, bash_blocks

@@ -9,7 +9,7 @@ import pytest
 
 from bert_pytorch.data.statistics import unigram_entropy
 from bert_pytorch.models.config import load_model_config
-from bert_pytorch.shards.shard_set import open_shards
+from bert_pytorch.shards.opening import open_shards
 from tests.support.data import shared_data
 from tests.support.runs import REPOSITORY, environment, metrics, words
 

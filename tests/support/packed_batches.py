@@ -69,7 +69,7 @@ class PaddedBatch(NamedTuple):
 def padded(batch: PackedBatch) -> PaddedBatch:
     """Pad by a loop over sequences, written for plainness."""
     size = (len(batch.lengths), max(batch.lengths))
-    all_labels = torch.full_like(batch.input_ids, IGNORED)
+    all_labels = torch.full_like(batch.input_ids, IGNORED, dtype=torch.long)
     all_labels[batch.masked_positions] = batch.labels
     result = PaddedBatch(
         *(torch.zeros(size, dtype=torch.long) for _ in range(3)),

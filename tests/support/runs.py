@@ -70,6 +70,12 @@ def pretraining_command(**flags: Any) -> list[str]:
     return [sys.executable, str(REPOSITORY / "run_pretraining.py"), *words(flags)]
 
 
+def torchrun(ranks: int, **flags: Any) -> list[str]:
+    """Return the command that starts pretraining on several ranks of this machine."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
+    return [*launcher, *pretraining_command(**flags)[1:]]
+
+
 def environment(**extra: str) -> dict[str, str]:
     """Return the environment for programs: this repository importable, one thread a process (bitwise repeatable)."""
     return {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", **extra}

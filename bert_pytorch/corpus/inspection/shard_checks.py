@@ -13,6 +13,7 @@ from bert_pytorch.records import Vocabulary
 from bert_pytorch.shards.layouts import COLUMNS, SPECIAL_TOKEN_POSITIONS
 from bert_pytorch.shards.manifest import ShardRecord
 from bert_pytorch.shards.shard_file import Header, read_cls_positions, read_header, read_parts
+from bert_pytorch.shards.shard_set import ShardEntry
 from bert_pytorch.shards.vocabularies import refuse_other_vocabulary
 
 
@@ -62,7 +63,7 @@ def check_shard(task: ShardCheck) -> ShardReport:
             problems.append(f"{task.path}: {name} is {found}, wanted {column.dtype}")
     vocabulary = task.vocabulary
     if vocabulary is not None:
-        tried(problems, lambda: refuse_other_vocabulary([header], vocabulary, "the one beside it"))
+        tried(problems, lambda: refuse_other_vocabulary([ShardEntry.of(header)], vocabulary, "the one beside it"))
     counted = tried(problems, lambda: _check_rows(task, header, problems))
     histogram, masked = counted if counted is not None else (nothing, 0)
     if task.record is not None and counted is not None:

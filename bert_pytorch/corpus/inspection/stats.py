@@ -14,7 +14,7 @@ from bert_pytorch.corpus.inspection.text_stats import text_stats
 from bert_pytorch.errors import ConfigError, MissingDependencyError
 from bert_pytorch.files import atomic_write_json
 from bert_pytorch.records import Vocabulary
-from bert_pytorch.shards.shard_set import find_shards, open_shards
+from bert_pytorch.shards.opening import find_shards, open_shards
 from bert_pytorch.vocabulary import read_vocabulary
 
 logger = logging.getLogger(__name__)

@@ -21,8 +21,9 @@ from bert_pytorch.progress import Progress
 from bert_pytorch.records import Vocabulary
 from bert_pytorch.shards.layouts import MANIFEST, UNFINISHED, is_held_out
 from bert_pytorch.shards.manifest import Manifest, read_manifest
+from bert_pytorch.shards.opening import find_shards
 from bert_pytorch.shards.shard_file import Header, read_header
-from bert_pytorch.shards.shard_set import find_shards
+from bert_pytorch.shards.shard_set import ShardEntry
 from bert_pytorch.shards.vocabularies import vocabularies_beside
 from bert_pytorch.vocabulary import TOKENIZER_JSON, VOCABULARY_TEXT, read_vocabulary, vocabulary_sha256
 
@@ -111,8 +112,8 @@ class _SetCheck:
     def _vocabulary(self, paths: list[Path]) -> Vocabulary | None:
         """Read the vocabulary that training would use."""
         readable = (header for path in paths if (header := tried([], partial(read_header, path))) is not None)
-        headers = list(itertools.islice(readable, 1))
-        beside = tried(self.problems, lambda: vocabularies_beside(self.folder, headers, True))
+        entries = [ShardEntry.of(header) for header in itertools.islice(readable, 1)]
+        beside = tried(self.problems, lambda: vocabularies_beside(self.folder, entries, True))
         return next(iter((beside or {}).values()), None)
 
     def _compare_vocabulary(self, manifest: Manifest, used: Vocabulary | None) -> None:

@@ -7,7 +7,7 @@ from typing import Literal, TypeVar
 
 from bert_pytorch.columnar.datasets import dataset_files, dataset_splits, is_dataset, is_dataset_dictionary
 from bert_pytorch.errors import InputError
-from bert_pytorch.shards.shard_set import Split
+from bert_pytorch.shards.opening import Split
 from bert_pytorch.vocabulary import MERGES_TEXT, VOCABULARY_FILES
 
 _T = TypeVar("_T")

@@ -47,7 +47,13 @@ ENCODE_GOOD = ENCODE + "--input {work}/good.txt --vocab_file {work}/vocab.txt "
 CASES = [
     ("", 2, "usage: python -m bert_pytorch.corpus"),
     ("formatt", 2, "unknown stage 'formatt': did you mean format?"),
-    ("pack", 2, "pack is not in this version; it has sources, download, format, sample, vocab, encode, verify"),
+    ("pack", 2, "--input is missing: name a set of shards, made by"),
+    ("pack --input x --output x", 2, "--output: found a folder in the input's or that itself, wanted another"),
+    ("pack --input_dir x --output_dir y", 2, "--input"),
+    ("pack --max_sequence_length 512", 2, "the shards say how long their rows are"),
+    ("pack --max_predictions_per_sequence 80", 2, "--max_predictions_per_seq"),
+    ("pack --input {work} --output {work}2", 1, "no shard (*.hdf5) found"),
+    ("pack --input {work}/none --output {work}2", 1, "no such file or folder"),
     ("sample --input x --output y", 2, "found none of them, wanted one of --sentences"),
     ("sample --input x --output y --bytes 1M --documents 3", 2, "found --documents and --bytes, wanted one of"),
     ("sample --input x --output y --bytes many", 2, "--bytes: found 'many', wanted a number such as 250000"),
@@ -129,9 +135,8 @@ def test_a_wrong_call_gets_one_message(command: str, code: int, message: str, wo
 def test_help_lists_the_stages_and_each_stage_its_options(tool: Tool) -> None:
     said = tool("--help")
     assert said.code == 0
-    stages = ("sources", "download", "format", "sample", "vocab", "encode", "verify", "stats")
+    stages = ("sources", "download", "format", "sample", "vocab", "encode", "pack", "verify", "stats")
     assert all(stage in said.out for stage in stages)
-    assert "pack" not in said.out
     for stage, flag in (("format", "--text_field"), ("vocab", "--vocab_size"), ("encode", "--dupe_factor")):
         said = tool(stage, "--help")
         assert said.code == 0

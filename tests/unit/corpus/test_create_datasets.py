@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bert_pytorch.shards.shard_set import open_shards
+from bert_pytorch.shards.opening import open_shards
 from tests.support.data import REPOSITORY, shared_data
 from tests.support.http_server import Fault, file_server
 

@@ -19,7 +19,7 @@ import pytest
 from bert_pytorch.corpus import plan, sources
 from bert_pytorch.corpus.__main__ import main
 from bert_pytorch.records import SPECIAL_TOKENS
-from bert_pytorch.shards.shard_set import open_shards
+from bert_pytorch.shards.opening import open_shards
 from bert_pytorch.tokenization.tokenizer import load_tokenizer
 from tests.support.data import REPOSITORY, shared_data
 from tests.unit.corpus.conftest import AWKWARD_DOCUMENTS, Tool, contents
@@ -144,6 +144,19 @@ def test_one_and_four_processes_write_the_same_bytes(
     assert sum(name.endswith(".hdf5") for name in one) >= 10
     assert sum(name.endswith(".txt") for name in one) >= 5
     assert one == four
+
+
+def test_a_fixed_number_of_masked_tokens_is_written(
+    tool: Tool, formatted_text: Path, vocabulary: Path, tmp_path: Path
+) -> None:
+    more = ("--masked_tokens_per_seq", 13, "--masked_token_fraction", 0.5, "--max_predictions_per_seq", 40)
+    assert tool(*encode_command(formatted_text, tmp_path, vocabulary, *more)).code == 0
+    shards = open_shards(the_set(tmp_path), "train")
+    masks = shards.rows(np.arange(shards.num_sequences)).static_masks
+    assert masks is not None
+    assert masks.positions.shape[1] == 20  # slots in tens
+    assert np.bincount(masks.counts).argmax() == 13
+    assert masks.counts.max() == 13
 
 
 def test_another_seed_writes_other_bytes(tool: Tool, formatted_text: Path, vocabulary: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bert_pytorch.corpus.__main__ import main
-from bert_pytorch.shards.shard_set import open_shards
+from bert_pytorch.shards.opening import open_shards
 from bert_pytorch.tokenization.tokenizer import load_tokenizer
 from tests.support.data import shared_data
 

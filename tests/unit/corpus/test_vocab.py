@@ -9,7 +9,7 @@ from bert_pytorch.corpus.plan import find_documents, read_documents
 from bert_pytorch.corpus.vocabulary import sample_documents
 from bert_pytorch.data.statistics import unigram_entropy
 from bert_pytorch.records import SequenceRows, Vocabulary
-from bert_pytorch.shards.shard_set import open_shards
+from bert_pytorch.shards.opening import open_shards
 from bert_pytorch.shards.writing import write_shard
 from bert_pytorch.tokenization.tokenizer import Tokenizer, load_tokenizer
 from bert_pytorch.vocabulary import continues_word, vocabulary_sha256

@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bert_pytorch.data.masking import Masked, MaskingConfig, MaskingPolicy, mask_tokens, policy_for, sample_keys
+from bert_pytorch.data.config import DataConfig
+from bert_pytorch.data.masking import (
+    Masked,
+    MaskingConfig,
+    MaskingPolicy,
+    evaluation_policy,
+    mask_tokens,
+    policy_for,
+    sample_keys,
+)
+from bert_pytorch.errors import ConfigError
 from bert_pytorch.records import SPECIAL_TOKENS, Vocabulary
 
 VOCABULARY = Vocabulary(
@@ -64,22 +74,102 @@ def test_every_sequence_gets_the_exact_count_without_replacement_and_no_special_
     assert np.bincount(owners, minlength=len(lengths)).tolist() == wanted
 
 
-def test_masks_are_those_of_earlier_versions() -> None:
+def test_masks_stay_those_of_this_version() -> None:
     ids, maskable, cu_seqlens = packed([128, 5, 77, 2, 512])
     masked = mask_tokens(ids, maskable, cu_seqlens, sample_keys(9, 2, np.arange(5)), POLICY)
     found = hashlib.sha256(masked.positions.tobytes() + masked.input_ids.tobytes()).hexdigest()
     assert found == "69f7b268aa74cb63110e7e743629104cffa89f77cc66dc6642405d766e587c5b"  # resumed runs rely on it
 
 
-def test_masked_tokens_are_replaced_80_10_10() -> None:
+@pytest.mark.parametrize(("random", "kept"), [(0.1, 0.1), (0, 0), (0.5, 0.5), (1, 0), (0, 1), (0.25, 0.6)])
+def test_masked_tokens_are_replaced_in_the_proportions_asked_for(random: float, kept: float) -> None:
     ids, maskable, cu_seqlens = packed([512] * 1000)
-    masked = mask_tokens(ids, maskable, cu_seqlens, sample_keys(7, 0, np.arange(1000)), POLICY)
+    policy = policy_for(MaskingConfig(random_token_prob=random, original_token_prob=kept), VOCABULARY)
+    masked = mask_tokens(ids, maskable, cu_seqlens, sample_keys(7, 0, np.arange(1000)), policy)
     now = masked.input_ids[masked.positions]
     n = len(now)
-    kept, as_mask = (now == masked.labels).sum(), (now == MASK_ID).sum()
-    words = len(POLICY.random_token_ids)
-    for found, share in ((as_mask, 0.8), (kept, 0.1 + 0.1 / words), (n - as_mask - kept, 0.1 - 0.1 / words)):
-        assert abs(found - n * share) < 4.5 * np.sqrt(n * share * (1 - share))  # 4.5 sigma: one in 150,000
+    alike, as_mask = (now == masked.labels).sum(), (now == MASK_ID).sum()
+    by_chance = random / len(policy.random_token_ids)  # the random token is the old one
+    for found, share in (
+        (as_mask, 1 - random - kept),
+        (alike, kept + by_chance),
+        (n - alike - as_mask, random - by_chance),
+    ):
+        assert abs(found - n * share) <= 4.5 * np.sqrt(n * share * (1 - share)) + 1e-6  # one in 150,000
+
+
+def test_what_stands_in_a_masked_place_does_not_depend_on_the_place_or_its_neighbours() -> None:
+    ids, maskable, cu_seqlens = packed([102] * 40000)
+    masked = mask_tokens(ids, maskable, cu_seqlens, sample_keys(21, 0, np.arange(40000)), POLICY)
+    now = masked.input_ids[masked.positions]
+    fate = np.where(now == MASK_ID, 0, np.where(now == masked.labels, 1, 2))
+    column = masked.positions % 102 - 1
+    assert independent(column // 10, fate, 10, 3)
+    assert independent(fate[:-1], fate[1:], 3, 3)
+    randoms = fate == 2
+    assert independent(column[randoms] // 10, (now[randoms] - FIRST_WORD) * 10 // 1993, 10, 10)
+    assert not independent(column // 10, (fate == 1) | (column < 3), 10, 2)  # the test can tell
+
+
+def independent(first: np.ndarray, second: np.ndarray, rows: int, columns: int) -> bool:
+    """Whether a table of two variables has a usual chi-squared for independent ones."""
+    table = np.bincount(first * columns + second, minlength=rows * columns).reshape(rows, columns)
+    expected = table.sum(axis=1, keepdims=True) * table.sum(axis=0) / table.sum()
+    degrees = (rows - 1) * (columns - 1)
+    return bool(((table - expected) ** 2 / expected).sum() < degrees + 5 * np.sqrt(2 * degrees))
+
+
+@settings(max_examples=60, deadline=None)
+@given(lengths=st.lists(st.integers(2, 60), min_size=1, max_size=8), count=st.integers(1, 70), whole=st.booleans())
+def test_a_fixed_number_is_masked_in_every_sequence_that_has_so_many(
+    lengths: list[int], count: int, whole: bool
+) -> None:
+    ids, maskable, cu_seqlens = packed(lengths)
+    config = MaskingConfig(
+        masked_tokens_per_seq=count, masked_token_fraction=0.9, max_predictions_per_seq=70, whole_word_masking=whole
+    )
+    policy = policy_for(config, VOCABULARY)  # of words of one token each
+    masked = mask_tokens(ids, maskable, cu_seqlens, sample_keys(4, 0, np.arange(len(lengths))), policy)
+    assert masked.counts.tolist() == [min(count, length - 2) for length in lengths]
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"random_token_prob": 0.6, "original_token_prob": 0.5}, ["--random_token_prob 0.6", "--original_token_prob"]),
+        ({"masked_tokens_per_seq": 81}, ["--masked_tokens_per_seq", "81", "--max_predictions_per_seq, which is 80"]),
+    ],
+)
+def test_impossible_combinations_name_their_flags(values: dict[str, float], named: list[str]) -> None:
+    with pytest.raises(ConfigError) as problem:
+        MaskingConfig.model_validate(values).checked("the command line")
+    assert all(words in str(problem.value) for words in named)
+
+
+def test_a_fraction_and_a_number_given_together_are_no_error() -> None:
+    MaskingConfig(masked_tokens_per_seq=20, masked_token_fraction=0.3).checked("the command line")  # shipped configs
+
+
+def test_held_out_text_is_masked_alike_whatever_a_run_trains_with() -> None:
+    def held_out(**training: object) -> Masked:
+        config = DataConfig.model_validate(training)
+        return mask_tokens(*packed([400] * 50), keys, evaluation_policy(config, VOCABULARY))
+
+    keys = sample_keys(0, 0, np.arange(50))
+    usual = held_out()
+    other = held_out(
+        masked_token_fraction=0.4,
+        max_predictions_per_seq=5,
+        masked_tokens_per_seq=3,
+        whole_word_masking=True,
+        random_token_prob=0.5,
+        original_token_prob=0.5,
+        seed=9,
+    )
+    assert all(np.array_equal(*pair) for pair in zip(usual, other, strict=True))
+    assert set(usual.counts.tolist()) == {60}
+    assert set(held_out(eval_masked_token_fraction=0.5).counts.tolist()) == {199}  # no cap of 80
+    assert (usual.input_ids[usual.positions] == MASK_ID).mean() == pytest.approx(0.8, abs=0.03)
 
 
 def test_masked_positions_are_uniform_over_the_sequence() -> None:

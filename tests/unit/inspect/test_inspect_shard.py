@@ -16,7 +16,7 @@ from bert_pytorch.data.sampling import Samples
 from bert_pytorch.inspect.__main__ import main
 from bert_pytorch.inspect.terminal import printable, wants_color
 from bert_pytorch.records import Vocabulary
-from bert_pytorch.shards.shard_set import open_shards
+from bert_pytorch.shards.opening import open_shards
 from bert_pytorch.shards.writing import write_shard
 from bert_pytorch.vocabulary import read_vocabulary
 from tests.support.data import shared_data
@@ -213,7 +213,7 @@ def test_colour_is_for_terminals_that_want_it() -> None:
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        ("checkpoint x", 2, "checkpoint is not in this version; it has shard."),
+        ("checkpoint x", 2, "checkpoint is not in this version; it has shard, batch."),
         ("shrad x", 2, "did you mean shard?"),
         ("shard", 2, "no shard is named"),
         ("shard {tmp}/nowhere", 1, "there is no such file or folder"),

@@ -7,9 +7,11 @@ from bert_pytorch.models.attention import (
     Attention,
     PaddedSdpa,
     ReferenceAttention,
+    RowSdpa,
     SequenceWiseSdpa,
     choose_attention,
 )
+from tests.support.packed_batches import random_batch
 
 CPU = torch.device("cpu")
 FAST = [SequenceWiseSdpa(), PaddedSdpa()]
@@ -19,7 +21,7 @@ def attend(attention: Attention, lengths: tuple[int, ...], dtype: torch.dtype) -
     """Return the output and the gradient of queries, keys and values for a fixed random weighting of it."""
     generator = torch.Generator().manual_seed(0)
     qkv = torch.randn(sum(lengths), 3, 2, 8, generator=generator, dtype=dtype).requires_grad_()
-    output = attention(qkv, attention.plan(lengths, CPU), 0.0)
+    output = attention(qkv, attention.plan(random_batch(lengths)), 0.0)
     output.backward(torch.randn(output.shape, generator=generator, dtype=dtype))
     return output.detach(), qkv.grad
 
@@ -29,7 +31,7 @@ def test_reference_is_the_formula_for_each_token(lengths: tuple[int, ...]) -> No
     generator = torch.Generator().manual_seed(0)
     qkv = torch.randn(sum(lengths), 3, 2, 8, generator=generator, dtype=torch.float64)
     reference = ReferenceAttention()
-    found = reference(qkv, reference.plan(lengths, CPU), 0.0)
+    found = reference(qkv, reference.plan(random_batch(lengths)), 0.0)
     starts = [sum(lengths[:index]) for index in range(len(lengths))]
     for start, length in zip(starts, lengths, strict=True):
         for token in range(start, start + length):
@@ -52,6 +54,25 @@ def test_fast_attention_equals_reference(
         assert torch.allclose(found, wanted, rtol=tolerance, atol=5 * tolerance)
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-6)])
+def test_row_attention_equals_reference(dtype: torch.dtype, tolerance: float) -> None:
+    slots = [6, 0, 5, 0, 11, 0, 0, 0, 0, 4, 0, 7, 1, 2, 8, 0, 0, 0, 0, 11]  # rows of 11: three slots and padding
+    batch = random_batch([length for length in slots if length])._replace(
+        cu_seqlens=torch.tensor([0, *slots]).cumsum(0).int(), row_length=11
+    )
+    generator = torch.Generator().manual_seed(0)
+    given = torch.randn(55, 3, 2, 8, generator=generator, dtype=dtype)
+    weights = torch.randn(55, 16, generator=generator, dtype=dtype)
+    results = []
+    for attention in (RowSdpa(), ReferenceAttention()):
+        qkv = given.clone().requires_grad_()
+        output = attention(qkv, attention.plan(batch), 0.0)
+        output.backward(weights)
+        results.append((output.detach(), qkv.grad))
+    for found, wanted in zip(*results, strict=True):
+        assert torch.allclose(found, wanted, rtol=tolerance, atol=5 * tolerance)
+
+
 @pytest.mark.parametrize("attention", [*FAST, ReferenceAttention()], ids=lambda attention: type(attention).__name__)
 def test_dropout_keeps_the_mean_and_drops_the_given_share(attention: Attention) -> None:
     lengths = (50, 50, 40)
@@ -59,7 +80,7 @@ def test_dropout_keeps_the_mean_and_drops_the_given_share(attention: Attention) 
     qkv[:, 0] = 0  # uniform attention to values of 1: each output is the mean of kept / (1 - p)
     qkv[:, 2] = 1
     torch.manual_seed(0)
-    output = attention(qkv, attention.plan(lengths, CPU), 0.25)
+    output = attention(qkv, attention.plan(random_batch(lengths)), 0.25)
     per_head = output.view(140, 40, 4)[:100, :, 0]  # sequences of 50 keys
     assert abs(per_head.mean().item() - 1) < 0.01
     deviation = (0.25 / 0.75 / 50) ** 0.5  # of the mean of 50 variables that are 0 (p) or 1 / (1 - p)
@@ -71,4 +92,8 @@ def test_choice_is_told_with_its_reason() -> None:
     assert "fastest" in choose_attention("auto", CPU, 0.0).reason
     assert isinstance(choose_attention("reference", CPU, 0.0).attention, ReferenceAttention)
     assert isinstance(choose_attention("sdpa", torch.device("cuda"), 0.0).attention, PaddedSdpa)
+    for device in (CPU, torch.device("cuda")):
+        assert isinstance(choose_attention("auto", device, 0.0, fixed_rows=True).attention, RowSdpa)
+        assert isinstance(choose_attention("reference", device, 0.0, fixed_rows=True).attention, ReferenceAttention)
+    assert "rows" in choose_attention("auto", CPU, 0.0, fixed_rows=True).reason
     assert "attention_probs_dropout_prob 0.1" in choose_attention("auto", CPU, 0.1).reason

@@ -14,7 +14,7 @@ import pytest
 
 from bert_pytorch.errors import ConfigError, InputError
 from bert_pytorch.shards import cache
-from bert_pytorch.shards.shard_set import open_shards
+from bert_pytorch.shards.opening import open_shards
 from bert_pytorch.shards.writing import write_shard
 from tests.support.sequence_rows import assert_same_rows, make_rows
 
@@ -140,7 +140,7 @@ def test_least_recently_used_files_go_but_none_in_use_nor_any_of_others(
     for name, age in ((".partial-old", 90_000), (".partial-new", 10)):
         (folder / name).write_text("x")
         os.utime(folder / name, ((folder / "thesis.txt").stat().st_mtime - age,) * 2)
-    monkeypatch.setattr(cache, "_used", {f"{'a' * 64}.rows"})
+    monkeypatch.setattr(cache, "_used", {folder / f"{'a' * 64}.rows"})
     cache.make_room(folder, MIB)
     left = {file.name[:12] for file in folder.iterdir()}
     assert left == {"a" * 12, "b" * 12, "thesis.txt", ".partial-new"}
@@ -202,7 +202,9 @@ def test_damaged_compressed_data_are_said(folder: Path, tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[place.byte_offset : place.byte_offset + place.size] = bytes(place.size)
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"train_0.hdf5: its compressed data cannot be read .* Build it again"):
+    with pytest.raises(
+        InputError, match=r"train_0.hdf5: input_ids cannot be decompressed from row 0 on .* Build it again"
+    ):
         open_shards(path).rows(np.arange(3))
     assert cached(folder) == []
 

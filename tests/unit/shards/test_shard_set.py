@@ -12,7 +12,7 @@ from bert_pytorch.data.statistics import unigram_entropy
 from bert_pytorch.errors import InputError
 from bert_pytorch.records import SequenceRows, Vocabulary
 from bert_pytorch.shards import shard_set as shard_set_module
-from bert_pytorch.shards.shard_set import find_shards, open_shards
+from bert_pytorch.shards.opening import find_shards, open_shards
 from bert_pytorch.shards.writing import write_shard
 from bert_pytorch.vocabulary import vocabulary_sha256, vocabulary_text
 from tests.support.sequence_rows import WORDS, assert_same_rows, make_rows, split_rows
@@ -104,7 +104,7 @@ def test_unfinished_files_are_not_shards(tmp_path: Path) -> None:
 
 
 def test_open_files_stay_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shard_set_module, "OPEN_SHARDS", 4)
+    monkeypatch.setattr(shard_set_module, "most_mapped", lambda wanted: 4)
     rows = make_rows(40)
     write_set(tmp_path, rows, [1] * 40)
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
@@ -155,7 +155,7 @@ def test_an_id_outside_the_vocabulary_is_named(given: bool, tmp_path: Path) -> N
     if not given:
         (tmp_path / "vocab.txt").write_text(vocabulary_text(small))
     shards = open_shards(tmp_path, vocabulary=small if given else None)
-    with pytest.raises(InputError, match=r"train_0.hdf5: input_ids: found token id 9\d, but the vocabulary has 50 tok"):
+    with pytest.raises(InputError, match=r"train_0.hdf5: row 0: input_ids: found token id \d+, but the vocabulary"):
         shards.rows(np.arange(30))
 
 
@@ -166,9 +166,9 @@ def test_an_id_outside_the_vocabulary_is_named(given: bool, tmp_path: Path) -> N
         ("input_ids", -1, "input_ids: found token id -1, but"),
         ("masked_lm_ids", 100, "masked_lm_ids: found token id 100, but the vocabulary has 100 tokens"),
         ("masked_lm_ids", -3, "masked_lm_ids: found token id -3, but"),
-        ("masked_lm_positions", 16, "row 3: masked_lm_positions has 16 in slot 0, wanted 1 to 15"),
-        ("masked_lm_positions", -1, "row 3: masked_lm_positions has -1 in slot 0, wanted 1 to 15"),
-        ("masked_lm_positions", 0, "row 3: masked_lm_positions has 0 in slot 0, wanted 1 to 15"),
+        ("masked_lm_positions", 16, "masked_lm_positions has 16 in slot 0, wanted 1 to 15"),
+        ("masked_lm_positions", -1, "masked_lm_positions has -1 in slot 0, wanted 1 to 15"),
+        ("masked_lm_positions", 0, "masked_lm_positions has 0 in slot 0, wanted 1 to 15"),
     ],
 )
 def test_damaged_static_masks_are_refused_with_file_and_row(
@@ -182,7 +182,7 @@ def test_damaged_static_masks_are_refused_with_file_and_row(
     if vocabulary is None and column != "masked_lm_positions":
         shards.rows(np.arange(4))  # no vocabulary, no ids that are too large
     else:
-        with pytest.raises(InputError, match=f"train_1.hdf5: {message}"):
+        with pytest.raises(InputError, match=f"train_1.hdf5: row 3: {message}"):
             shards.rows(np.arange(4)[::-1])
 
 
@@ -249,7 +249,7 @@ def make_bad(case: str, folder: Path) -> None:
         case "other datasets":
             with h5py.File(folder / "train_1.hdf5", "w") as file:
                 file["pixels"] = np.zeros(3)
-        case "habana":
+        case "half packed":
             with h5py.File(folder / "train_1.hdf5", "w") as file:
                 file["input_ids"], file["next_sentence_positions"] = rows.input_ids, np.zeros(4)
         case "wrong dtype":
@@ -296,7 +296,7 @@ def make_bad(case: str, folder: Path) -> None:
         ("rows disagree", "train_1.hdf5: its datasets differ in rows"),
         ("no rows", "train_1.hdf5: it has no rows"),
         ("other datasets", "found the datasets pixels; wanted"),
-        ("habana", "Habana's packed layout, which this version does not read"),
+        ("half packed", r"found the datasets .*; wanted the datasets .* \(packed\)"),
         ("wrong dtype", "input_ids has shape .* of float64, wanted whole numbers"),
         *(
             (case, r"train_1.hdf5: input_ids stands elsewhere \(a link, external storage or a virtual dataset\)")

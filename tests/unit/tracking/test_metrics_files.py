@@ -11,17 +11,21 @@ import pytest
 
 from bert_pytorch.errors import InputError
 from bert_pytorch.tracking.metrics_files import Csv, JsonLines, _LineFile
-from bert_pytorch.tracking.records import EndRow, EvalRow, TrainRow
+from bert_pytorch.tracking.records import EndRow, EvalRow, ExcludeRow, StartRow, TrainRow
 
 CSV_HEADER = (
     "step,epoch,loss,mlm_loss,nsp_loss,learning_rate,grad_norm,sequences_per_second,tokens_per_second,step_seconds,"
-    "data_wait_seconds,mfu,peak_memory_gib"
+    "data_wait_seconds,mfu,peak_memory_gib,samples,sequences"
 )
 
 
 def train_row(step, **values):
-    row = TrainRow(step, 0, 6.91, 6.31, 0.6, 4.2e-3, 1.5, 96.0, 12340.0, 0.5, 0.01, None, 1.25)
+    row = TrainRow(step, 0, 6.91, 6.31, 0.6, 4.2e-3, 1.5, 96.0, 12340.0, 0.5, 0.01, None, 1.25, 96 * step, 96)
     return row._replace(**values)
+
+
+def start_row(step):
+    return StartRow(step, 96 * step, 1, 0, 1, True, True, 1000, [], {"seed": 1})
 
 
 def rows_of(path):
@@ -36,6 +40,7 @@ def test_rows_have_exactly_the_contracted_keys(tmp_path):
     path = tmp_path / "metrics.jsonl"
     file = JsonLines(path, first_step=0)
     file.train(train_row(1))
+    file.exclusion(ExcludeRow(2, "0:train_3.hdf5", 70, "row 5: bad"))
     file.evaluation(EvalRow(1, 5.5, 0.25, None, 400))
     file.end(EndRow("session_limit", 1, 12.5, 12340.0))
     assert rows_of(path) == [
@@ -43,7 +48,9 @@ def test_rows_have_exactly_the_contracted_keys(tmp_path):
             "event": "train", "step": 1, "epoch": 0, "loss": 6.91, "mlm_loss": 6.31, "nsp_loss": 0.6,
             "learning_rate": 4.2e-3, "grad_norm": 1.5, "sequences_per_second": 96.0, "tokens_per_second": 12340.0,
             "step_seconds": 0.5, "data_wait_seconds": 0.01, "mfu": None, "peak_memory_gib": 1.25,
+            "samples": 96, "sequences": 96,
         },
+        {"event": "exclude", "step": 2, "shard": "0:train_3.hdf5", "sequences": 70, "reason": "row 5: bad"},
         {"event": "eval", "step": 1, "mlm_loss": 5.5, "mlm_accuracy": 0.25, "nsp_accuracy": None, "masked_tokens": 400},
         {"event": "end", "reason": "session_limit", "step": 1, "train_seconds": 12.5, "tokens_per_second": 12340.0},
     ]  # fmt: skip
@@ -76,8 +83,8 @@ def test_csv_has_a_header_once_and_a_line_for_each_train_row(tmp_path):
         file.close()
     assert (tmp_path / "c").read_text().splitlines() == [
         CSV_HEADER,
-        "1,0,6.91,6.31,0.6,0.0042,1.5,96.0,12340.0,0.5,0.01,,1.25",
-        "2,0,6.91,6.31,0.6,0.0042,1.5,96.0,12340.0,0.5,0.01,,1.25",
+        "1,0,6.91,6.31,0.6,0.0042,1.5,96.0,12340.0,0.5,0.01,,1.25,96,96",
+        "2,0,6.91,6.31,0.6,0.0042,1.5,96.0,12340.0,0.5,0.01,,1.25,192,96",
     ]
 
 
@@ -101,13 +108,35 @@ def test_rows_past_the_checkpoint_are_dropped_on_resumption(tmp_path):
     assert [line.split(",")[0] for line in lines[1:]] == ["1", "2", "3", "4", "5"]
 
 
-def test_start_from_nothing_keeps_no_row_that_comes_again(tmp_path):
-    file = JsonLines(tmp_path / "m", 0)
-    file.evaluation(EvalRow(0, 10.3, 0.0, None, 4000))
-    file.train(train_row(1))
+def test_a_session_without_a_checkpoint_leaves_no_row(tmp_path):
+    path = tmp_path / "m"
+    for first_step in (0, 0, 3, 3):  # each but the second and the last is killed before its first checkpoint
+        file = JsonLines(path, first_step)
+        file.start(start_row(first_step))
+        file.evaluation(EvalRow(first_step, 10.3, 0.0, None, 4000))
+        file.exclusion(ExcludeRow(first_step + 1, "0:train_3.hdf5", 70, "row 5: bad"))
+        for step in range(first_step + 1, first_step + 4):
+            file.train(train_row(step))
+        file.close()
+    one = [("start", 0), ("eval", 0), ("exclude", 1), ("train", 1), ("train", 2), ("train", 3)]
+    assert events(path) == [
+        *one, ("start", 3), ("eval", 3), ("exclude", 4), ("train", 4), ("train", 5), ("train", 6)
+    ]  # fmt: skip
+    JsonLines(path, 0).close()
+    assert path.read_text() == ""
+
+
+def test_columns_of_an_earlier_version_are_taken_over(tmp_path):
+    old = CSV_HEADER.removesuffix(",samples,sequences")
+    (tmp_path / "c").write_text(f"{old}\n1,0,6.9,6.3,0.6,0.004,1.5,96.0,12340.0,0.5,0.01,,1.25\n2,0,6.8,6.3,0.5,0.004,")
+    file = Csv(tmp_path / "c", 1)
+    file.train(train_row(2))
     file.close()
-    JsonLines(tmp_path / "m", 0).close()  # killed before the first checkpoint
-    assert (tmp_path / "m").read_text() == ""
+    assert (tmp_path / "c").read_text().splitlines() == [
+        CSV_HEADER,
+        "1,0,6.9,6.3,0.6,0.004,1.5,96.0,12340.0,0.5,0.01,,1.25,,",
+        "2,0,6.91,6.31,0.6,0.0042,1.5,96.0,12340.0,0.5,0.01,,1.25,192,96",
+    ]
 
 
 @pytest.mark.parametrize("cut", [1, 5, 40])

@@ -17,7 +17,7 @@ from bert_pytorch.tracking.session import open_tracker
 
 
 def train_row(step, loss):
-    return TrainRow(step, 0, loss, 6.25, None, 4.2e-3, 1.5, 96.0, 12340.0, 0.5, 0.01, None, 1.25)
+    return TrainRow(step, 0, loss, 6.25, None, 4.2e-3, 1.5, 96.0, 12340.0, 0.5, 0.01, None, 1.25, 96 * step, 96)
 
 
 def run_session(directory, first_step, last_step, loss, *, end_row=True):
@@ -52,7 +52,9 @@ def test_tensorboard_has_the_same_scalars(tmp_path):
     accumulator = EventAccumulator(str(tmp_path / "tensorboard"))
     accumulator.Reload()
     train = "epoch loss mlm_loss learning_rate grad_norm sequences_per_second tokens_per_second step_seconds"
-    wanted = [f"train/{name}" for name in [*train.split(), "data_wait_seconds", "peak_memory_gib"]]
+    wanted = [
+        f"train/{name}" for name in [*train.split(), "data_wait_seconds", "peak_memory_gib", "samples", "sequences"]
+    ]
     wanted += [f"eval/{name}" for name in ("mlm_loss", "mlm_accuracy", "masked_tokens")]
     assert sorted(accumulator.Tags()["scalars"]) == sorted(wanted)
     assert scalars(tmp_path, "train/loss") == [(1, 6.5), (2, 6.5), (3, 6.5)]
