@@ -10,6 +10,8 @@ from bert_pytorch.documents import too_large
 from bert_pytorch.errors import InputError
 
 _ROWS_AT_ONCE = 64
+_END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
+"""A stream cut off between two batches is one of fewer batches to pyarrow (Arrow columnar format, IPC streaming)."""
 
 
 class TextBatch(NamedTuple):
@@ -35,8 +37,7 @@ def arrow_texts(path: Path, column: str, flag: str) -> Iterator[TextBatch]:
     pyarrow = load_pyarrow(path)
     number = done = 0
     with naming_damage(path, "Arrow"), pyarrow.memory_map(str(path)) as mapped:
-        index = _find_column(path, pyarrow.ipc.open_stream(mapped).schema, column, flag)
-        mapped.seek(0)
+        index = _find_column(path, mapped, column, flag)
         only = pyarrow.ipc.IpcReadOptions(included_fields=[index], use_threads=False)
         for batch in pyarrow.ipc.open_stream(mapped, options=only):
             array = batch.column(0)
@@ -56,11 +57,16 @@ def check_arrow(path: Path, column: str, flag: str) -> None:
     """Raise what `arrow_texts` would raise before its first text."""
     pyarrow = load_pyarrow(path)
     with naming_damage(path, "Arrow"), pyarrow.memory_map(str(path)) as mapped:
-        _find_column(path, pyarrow.ipc.open_stream(mapped).schema, column, flag)
+        _find_column(path, mapped, column, flag)
 
 
-def _find_column(path: Path, schema: Any, name: str, flag: str) -> int:
+def _find_column(path: Path, mapped: Any, name: str, flag: str) -> int:
     pyarrow = load_pyarrow(path)
+    schema = pyarrow.ipc.open_stream(mapped).schema
+    mapped.seek(mapped.size() - len(_END_OF_STREAM))
+    if mapped.read() != _END_OF_STREAM:
+        raise pyarrow.ArrowInvalid("its end is missing")
+    mapped.seek(0)
     if schema.names.count(name) != 1:
         raise no_such_column(path, schema.names, name, flag)
     found = schema.field(name).type

@@ -32,9 +32,9 @@ def evaluate_only(config: PretrainingConfig, world: World) -> EvalRow:
     stop = StopRequests(config.time_limit_seconds())
     stop.listen()
     try:
-        refuse_needless_text_options([config.eval_dir], config)
         given = load_model(config.init_checkpoint, config.attention)
         held_out = open_corpora((config.eval_dir,), "eval", config, given.vocabulary, lowercase=True)
+        refuse_needless_text_options([config.eval_dir], config)
         if any(name.startswith("cls.predictions.") for name in given.missing):
             raise InputError(
                 f"{config.init_checkpoint}: it is an encoder without a masked-LM head: there is no loss to evaluate. "

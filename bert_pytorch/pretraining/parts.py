@@ -36,7 +36,6 @@ def open_corpus(config: PretrainingConfig, lowercase: bool) -> Corpus:
     Raises:
         InputError: if shards are missing, damaged, or of different vocabularies.
     """
-    refuse_needless_text_options([*config.input_dir, *([config.eval_dir] if config.eval_dir else [])], config)
     given = read_vocabulary(config.vocab_file, otherwise=lowercase) if config.vocab_file is not None else None
     training = open_corpora(config.input_dir, "train", config, given, lowercase=lowercase)
     for line in training.describe():
@@ -51,6 +50,7 @@ def open_corpus(config: PretrainingConfig, lowercase: bool) -> Corpus:
     else:
         for line in evaluation.describe():
             logger.info("held-out data: %s", line)
+    refuse_needless_text_options((*config.input_dir, *held_out), config)
     if vocabulary is None:
         raise InputError(
             f"{' '.join(config.input_dir)}: the shards come without a vocabulary (no vocab.txt or tokenizer.json "
