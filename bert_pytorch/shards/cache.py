@@ -160,7 +160,7 @@ def reserved(target: Path, size: int) -> Iterator[None]:
     """
     folder = cache_folder()
     with contextlib.ExitStack() as held:
-        with _locked(folder / ".lock.room"):
+        with _locked(folder / ".lock-room"):
             make_room(folder, size)
             handle, name = tempfile.mkstemp(prefix=_RESERVED, dir=folder)
             held.callback(os.close, handle)
