@@ -1,7 +1,5 @@
 """The bounded folder of local copies: flat files of compressed shards, tokens of texts, shards fetched from elsewhere.
 
-HDF5 unpacks a whole chunk for a row; a flat file can be memory-mapped.
-
 The folder is $BERT_PYTORCH_CACHE, else `bert_pytorch/shards` in $XDG_CACHE_HOME or ~/.cache.  It stays under
 $BERT_PYTORCH_CACHE_GIB, what is being written included: the least recently used files go first, but none of the sets
 that this process reads.  Time of access says when a file was used: that of modification is part of a flat file's name.
@@ -21,10 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import h5py
-import numpy as np
-
-from bert_pytorch.errors import ConfigError, DamagedShardError
+from bert_pytorch.errors import ConfigError
 from bert_pytorch.files import TEMPORARY_PREFIX, atomic_path
 
 logger = logging.getLogger(__name__)
@@ -33,8 +28,6 @@ FOLDER_VARIABLE, LIMIT_VARIABLE = "BERT_PYTORCH_CACHE", "BERT_PYTORCH_CACHE_GIB"
 
 _DEFAULT_LIMIT_GIB = 200.0
 _NAME = re.compile(r"[0-9a-f]{64}\.(rows|tokens)")
-_BYTES_AT_ONCE = 16 * 2**20
-_ALIGNMENT = 64
 _ABANDONED_SECONDS = 24 * 3600
 
 _RESERVED = ".reserved-"
@@ -46,9 +39,6 @@ _used: set[Path] = set()
 """Flat files of the sets that this process reads; training and held-out ones share one limit."""
 _kept: dict[object, frozenset[Path]] = {}
 """Fetched files that must stay, by who needs them; whole entries are exchanged, so that readers need no lock."""
-
-Columns = Mapping[str, tuple[str, tuple[int, ...]]]
-"""Dtype and shape of each dataset."""
 
 
 def cache_folder(environment: Mapping[str, str] = os.environ) -> Path:
@@ -67,18 +57,9 @@ def cache_folder(environment: Mapping[str, str] = os.environ) -> Path:
         raise ConfigError(FOLDER_VARIABLE, [problem]) from None
 
 
-def flat_offsets(columns: Columns) -> tuple[dict[str, int], int]:
-    """Return the byte offset of each dataset in the flat file, and the file's size."""
-    offsets, end = {}, 0
-    for name, (dtype, shape) in columns.items():
-        offsets[name] = -(-end // _ALIGNMENT) * _ALIGNMENT
-        end = offsets[name] + _size(dtype, shape)
-    return offsets, end
-
-
-def spare(paths: Iterable[Path]) -> None:
-    """Keep the flat files of these shards from being removed by this process."""
-    _used.update(cache_folder() / _name_of(path) for path in paths)
+def spare(files: Iterable[Path]) -> None:
+    """Keep files of the cache from being removed by this process."""
+    _used.update(files)
 
 
 def keep(owner: object, files: Iterable[Path]) -> None:
@@ -95,28 +76,6 @@ def mark_used(file: Path) -> None:
     """Note that a file is used now."""
     with contextlib.suppress(OSError):  # a folder that is shared may not be ours, another process may have removed it
         os.utime(file, ns=(time.time_ns(), file.stat().st_mtime_ns))
-
-
-def flat_file(path: Path, columns: Columns) -> Path:
-    """Return the flat file of a compressed shard, made where it is not there yet.
-
-    Args:
-        path: the shard.
-        columns: dtype and shape of its datasets, in the order of the flat file.
-
-    Raises:
-        DamagedShardError: if its compressed data are damaged.
-        OSError: if the file cannot be written.
-    """
-    target = cache_folder() / _name_of(path)
-    _, size = flat_offsets(columns)
-    if not _is_whole(target, size):
-        with alone(target):
-            if not _is_whole(target, size):  # another process may have made it while this one waited
-                with reserved(target, size):
-                    _decompress(path, columns, target)
-    mark_used(target)
-    return target
 
 
 def built_once(name: str, size: int, build: Callable[[Path], None]) -> Path:
@@ -261,17 +220,6 @@ def limit_bytes(environment: Mapping[str, str] = os.environ) -> int:
     raise ConfigError(LIMIT_VARIABLE, [f"found {written!r}, wanted a number of GiB above 0."])
 
 
-def _name_of(path: Path) -> str:
-    return f"{hashlib.sha256(identity(path).encode(errors='surrogateescape')).hexdigest()}.rows"
-
-
-def _is_whole(target: Path, size: int) -> bool:
-    try:
-        return target.stat().st_size == size
-    except FileNotFoundError:
-        return False
-
-
 @contextlib.contextmanager
 def alone(target: Path) -> Iterator[None]:
     """Let one process or thread at a time make a file, so that the ranks share the work; 256 locks serve all files."""
@@ -306,49 +254,3 @@ def _lock(descriptor: int, how: int) -> bool:
     except OSError:
         return not how & fcntl.LOCK_NB
     return True
-
-
-def _decompress(path: Path, columns: Columns, target: Path) -> None:
-    offsets, size = flat_offsets(columns)
-    with atomic_path(target) as temporary, temporary.open("wb") as flat, h5py.File(path) as file:
-        for name, (dtype, shape) in columns.items():
-            data = file[name]
-            chunk = data.chunks[0] if data.chunks else 1
-            rows = max(1, _BYTES_AT_ONCE // max(1, _size(dtype, shape[1:])) // chunk) * chunk  # whole chunks: each once
-            flat.seek(offsets[name])
-            for start in range(0, shape[0], rows):
-                with _naming_damage(path, name, data, start, min(start + rows, shape[0])):
-                    part = data[start : start + rows]
-                flat.write(np.ascontiguousarray(part).data)
-        flat.truncate(size)
-
-
-@contextlib.contextmanager
-def _naming_damage(path: Path, name: str, data: h5py.Dataset, start: int, stop: int) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno is not None:
-            raise
-        row = _first_unreadable(data, start, stop)
-        raise DamagedShardError(
-            f"{path}: {name} cannot be decompressed from row {row} on ({error}). Build it again, or train without it: "
-            "--on_bad_shard skip",
-            path,
-            row,
-        ) from None
-
-
-def _first_unreadable(data: h5py.Dataset, start: int, stop: int) -> int:
-    """Return the first row of the first chunk that cannot be read."""
-    step = data.chunks[0] if data.chunks else 1
-    for row in range(start, stop, step):
-        try:
-            data[row : row + 1]
-        except OSError:
-            return row
-    return start
-
-
-def _size(dtype: str, shape: tuple[int, ...]) -> int:
-    return int(np.dtype(dtype).itemsize * np.prod(shape, dtype=np.int64))

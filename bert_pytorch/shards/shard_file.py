@@ -1,4 +1,4 @@
-"""One shard: its header, read once, and its rows, memory-mapped: in place, or decompressed by `shards.cache`."""
+"""One shard: its header, read once, and its rows, memory-mapped: in place, or decompressed by `shards.flat_files`."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,7 +10,7 @@ import numpy as np
 from bert_pytorch.errors import DamagedShardError, InputError
 from bert_pytorch.records import SequenceRows, StaticMasks
 from bert_pytorch.shards import layouts, packed
-from bert_pytorch.shards.cache import flat_file, flat_offsets
+from bert_pytorch.shards.flat_files import flat_file, flat_offsets
 from bert_pytorch.shards.layouts import COLUMNS, Layout
 
 _PROBED_ROWS = 256

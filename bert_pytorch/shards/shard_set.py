@@ -14,7 +14,8 @@ import numpy as np
 
 from bert_pytorch.errors import DamagedShardError
 from bert_pytorch.records import SequenceRows, Vocabulary
-from bert_pytorch.shards.cache import FOLDER_VARIABLE, LIMIT_VARIABLE, cache_folder, limit_bytes, spare
+from bert_pytorch.shards.cache import FOLDER_VARIABLE, LIMIT_VARIABLE, cache_folder, limit_bytes
+from bert_pytorch.shards.flat_files import spare_flat_files
 from bert_pytorch.shards.layouts import STATIC_LAYOUTS, Layout
 from bert_pytorch.shards.row_checks import damaged_row, unsound_row
 from bert_pytorch.shards.shard_file import Header, OpenShard, read_header, rows_of, scatter_columns
@@ -278,7 +279,7 @@ class ShardSet:
             return
         self._announced = True
         compressed = [header for header in self._headers.values() if header.offsets is None]
-        spare(header.path for header in compressed)
+        spare_flat_files(header.path for header in compressed)
         total = sum(header.flat_bytes for header in compressed) * len(self._entries) // len(self._headers)
         logger.info(
             "%s: %d compressed shard(s) take %.2f GiB decompressed in %s, made once ($%s names another folder)",

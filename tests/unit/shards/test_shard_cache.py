@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from bert_pytorch.errors import ConfigError, InputError
-from bert_pytorch.shards import cache
+from bert_pytorch.shards import cache, flat_files
 from bert_pytorch.shards.opening import open_shards
 from bert_pytorch.shards.writing import write_shard
 from tests.support.sequence_rows import assert_same_rows, make_rows
@@ -59,7 +59,7 @@ def write_foreign(path: Path, dtype: str = "i4", n: int = 50) -> None:
 def test_chunks_of_any_shape_and_dtype_give_the_same_rows(
     dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache, "_BYTES_AT_ONCE", 100)  # many pieces
+    monkeypatch.setattr(flat_files, "_BYTES_AT_ONCE", 100)  # many pieces
     write_foreign(tmp_path / "train_0.hdf5", dtype)
     chosen = np.random.default_rng(0).permutation(50)
     assert_same_rows(open_shards(tmp_path).rows(chosen), make_rows(50, slots=3, seed=1), chosen)
@@ -81,7 +81,7 @@ def test_second_open_decompresses_nothing_and_says_where_the_files_are(
     assert f"2 compressed shard(s) take 0.00 GiB decompressed in {folder}" in said[0]
     made = {file: file.stat().st_ino for file in cached(folder)}
     assert len(made) == 2
-    monkeypatch.setattr(cache, "_decompress", None)
+    monkeypatch.setattr(flat_files, "_decompress", None)
     found = open_shards(tmp_path).rows(np.arange(20, 40))
     assert_same_rows(found, make_rows(20, seed=1), np.arange(20))
     assert {file: file.stat().st_ino for file in cached(folder)} == made
@@ -99,14 +99,14 @@ def test_a_shard_that_changed_or_a_file_cut_off_is_decompressed_anew(folder: Pat
 
 
 def read_all(path: Path, start: object, made: object) -> None:
-    decompress = cache._decompress
+    decompress = flat_files._decompress
 
     def counted(*arguments: object) -> None:
         with made.get_lock():  # type: ignore[attr-defined]
             made.value += 1  # type: ignore[attr-defined]
         decompress(*arguments)  # type: ignore[arg-type]
 
-    cache._decompress = counted  # type: ignore[assignment]
+    flat_files._decompress = counted  # type: ignore[assignment]
     start.wait(20)  # type: ignore[attr-defined]
     assert_same_rows(open_shards(path).rows(np.arange(2000)), make_rows(2000), np.arange(2000))
 
