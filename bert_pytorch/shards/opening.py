@@ -8,10 +8,11 @@ from typing import Literal, NamedTuple
 
 from bert_pytorch.errors import DamagedShardError, InputError
 from bert_pytorch.records import Vocabulary
+from bert_pytorch.shards.entries import ShardEntry, ShardFiles
+from bert_pytorch.shards.headers import Header, read_header
 from bert_pytorch.shards.layouts import EVAL_PREFIX, UNFINISHED, is_held_out
 from bert_pytorch.shards.manifest import Manifest, ShardRecord, read_manifest
-from bert_pytorch.shards.shard_file import Header, read_header
-from bert_pytorch.shards.shard_set import ShardEntry, ShardFiles, ShardSet
+from bert_pytorch.shards.shard_set import ShardSet
 from bert_pytorch.shards.vocabularies import refuse_other_vocabulary, vocabularies_beside
 
 logger = logging.getLogger(__name__)
