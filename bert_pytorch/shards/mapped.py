@@ -1,5 +1,9 @@
 """The rows of one shard, memory-mapped: in place, or decompressed by `shards.flat_files`."""
 
+import math
+import mmap
+import os
+
 import numpy as np
 
 from bert_pytorch.errors import DamagedShardError
@@ -19,11 +23,14 @@ class OpenShard:
         if offsets is None:
             path, offsets = flat_file(header.path, header.columns), flat_offsets(header.columns)[0]
         self._path = path
-        whole = np.memmap(path, np.uint8, "r")  # one mapping, hence one file descriptor, a shard
-        self._size = whole.size
+        with path.open("rb", buffering=0) as file:
+            self._size = os.fstat(file.fileno()).st_size
+            if any(
+                offsets[name] + _bytes(dtype, shape) > self._size for name, (dtype, shape) in header.columns.items()
+            ):
+                raise self._truncated(self._size)
+            whole = mmap.mmap(file.fileno(), self._size, access=mmap.ACCESS_READ)  # one descriptor a shard
         columns = header.columns.items()
-        if any(offsets[name] + _bytes(dtype, shape) > whole.size for name, (dtype, shape) in columns):
-            raise self._truncated(whole.size)
         self._columns = {name: np.ndarray(shape, dtype, whole, offsets[name]) for name, (dtype, shape) in columns}
         self._places = _places(header, self._columns) if header.layout == "packed" else None
 
@@ -79,4 +86,4 @@ def _places(header: Header, columns: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def _bytes(dtype: str, shape: tuple[int, ...]) -> int:
-    return int(np.dtype(dtype).itemsize * np.prod(shape, dtype=np.int64))
+    return int(np.dtype(dtype).itemsize) * math.prod(shape)

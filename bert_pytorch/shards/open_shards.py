@@ -11,6 +11,7 @@ from pathlib import Path
 from bert_pytorch.errors import DamagedShardError
 from bert_pytorch.shards.cache import FOLDER_VARIABLE, LIMIT_VARIABLE, cache_folder, limit_bytes
 from bert_pytorch.shards.entries import ShardEntry, ShardFiles
+from bert_pytorch.shards.expected_headers import expected_header
 from bert_pytorch.shards.flat_files import spare_flat_files
 from bert_pytorch.shards.headers import Header, read_header
 from bert_pytorch.shards.mapped import OpenShard
@@ -44,6 +45,7 @@ class OpenShards:
         self._entries = entries
         self._source = source
         self._headers = dict(headers)
+        self._expected: dict[int, Header] = {}
         self._files = files
         self._open: collections.OrderedDict[int, OpenShard] = collections.OrderedDict()
         self._most_open = 0
@@ -74,16 +76,24 @@ class OpenShards:
             return self._opened(number)
 
     def header(self, number: int) -> Header:
-        """Return a shard's header, read once.
+        """Return a shard's header with all attributes of the file, read once.
 
         Raises:
             DamagedShardError: if it is not what the manifest says.
         """
         header = self._headers.get(number)
         if header is None:
-            header = _as_expected(read_header(self._entries[number].path), self._entries[number])
+            entry = self._entries[number]
+            header = _as_expected(read_header(entry.path), entry)
             with self._lock:
                 self._headers[number] = header
+        return header
+
+    def _header_to_map(self, number: int) -> Header:
+        header = self._headers.get(number) or self._expected.get(number) or expected_header(self._entries[number])
+        if header is None:
+            return self.header(number)
+        self._expected[number] = header
         return header
 
     def keep_only(self, numbers: set[int]) -> None:
@@ -102,7 +112,7 @@ class OpenShards:
                 shard = self._open.get(number)
             if shard is not None:
                 return shard
-            header = self.header(number)
+            header = self._header_to_map(number)
             if header.offsets is None:
                 self._announce_cache()
             shard = OpenShard(header)
