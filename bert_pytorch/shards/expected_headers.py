@@ -17,6 +17,8 @@ from bert_pytorch.shards.layouts import COLUMNS, INPUT_IDS
 _TEXT = h5t.py_create(h5py.string_dtype(), logical=True)
 _BOOL = h5t.py_create(np.dtype(bool), logical=True)
 _TYPES = {dtype: h5t.py_create(np.dtype(dtype)) for columns in COLUMNS.values() for dtype, _ in columns.values()}
+_ACCESS = h5p.create(h5p.FILE_ACCESS)
+_ACCESS.set_fclose_degree(h5f.CLOSE_STRONG)
 
 
 def expected_header(entry: ShardEntry) -> Header | None:
@@ -35,7 +37,7 @@ def expected_header(entry: ShardEntry) -> Header | None:
     if entry.layout == "packed":
         return None
     try:
-        file = h5f.open(os.fsencode(entry.path), h5f.ACC_RDONLY, _access())
+        file = h5f.open(os.fsencode(entry.path), h5f.ACC_RDONLY, _ACCESS)
     except FileNotFoundError:
         raise
     except (OSError, RuntimeError):
@@ -46,12 +48,6 @@ def expected_header(entry: ShardEntry) -> Header | None:
         return None
     finally:
         file.close()
-
-
-def _access() -> h5p.PropFAID:
-    access = h5p.create(h5p.FILE_ACCESS)
-    access.set_fclose_degree(h5f.CLOSE_STRONG)
-    return access
 
 
 def _checked(file: h5f.FileID, entry: ShardEntry) -> Header | None:

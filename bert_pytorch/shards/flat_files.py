@@ -14,6 +14,7 @@ import numpy as np
 from bert_pytorch.errors import DamagedShardError
 from bert_pytorch.files import atomic_path
 from bert_pytorch.shards.cache import alone, cache_folder, identity, mark_used, reserved, spare
+from bert_pytorch.shards.gzip_chunks import NotPlainGzipError, row_bands
 
 _BYTES_AT_ONCE = 16 * 2**20
 _ALIGNMENT = 64
@@ -71,17 +72,39 @@ def _is_whole(target: Path, size: int) -> bool:
 
 def _decompress(path: Path, columns: Columns, target: Path) -> None:
     offsets, size = flat_offsets(columns)
-    with atomic_path(target) as temporary, temporary.open("wb") as flat, h5py.File(path) as file:
-        for name, (dtype, shape) in columns.items():
-            data = file[name]
-            chunk = data.chunks[0] if data.chunks else 1
-            rows = max(1, _BYTES_AT_ONCE // max(1, _size(dtype, shape[1:])) // chunk) * chunk  # whole chunks: each once
+    with (
+        atomic_path(target) as temporary,
+        temporary.open("wb") as flat,
+        path.open("rb") as shard,
+        h5py.File(path) as file,
+    ):
+        for name in columns:
             flat.seek(offsets[name])
-            for start in range(0, shape[0], rows):
-                with _naming_damage(path, name, data, start, min(start + rows, shape[0])):
-                    part = data[start : start + rows]
-                flat.write(np.ascontiguousarray(part).data)
+            try:
+                flat.writelines(band.data for band in row_bands(shard.fileno(), file[name]))
+            except NotPlainGzipError:
+                flat.seek(offsets[name])
+                flat.writelines(part.data for part in parts_by_h5py(path, file[name]))
         flat.truncate(size)
+
+
+def parts_by_h5py(path: Path, data: h5py.Dataset) -> Iterator[np.ndarray]:
+    """Yield a dataset's rows in order, some MB at a time, C-contiguous, in the dtype of the file.
+
+    Args:
+        path: of its file, for messages.
+        data: a dataset of any kind.
+
+    Raises:
+        DamagedShardError: naming the first row that cannot be read.
+    """
+    name, chunk = data.name.rpartition("/")[2], data.chunks[0] if data.chunks else 1
+    row_bytes = max(1, _size(data.dtype.str, data.shape[1:]))
+    rows = max(1, _BYTES_AT_ONCE // row_bytes // chunk) * chunk  # whole chunks: each once
+    for start in range(0, data.shape[0], rows):
+        with _naming_damage(path, name, data, start, min(start + rows, data.shape[0])):
+            part = data[start : start + rows]
+        yield np.ascontiguousarray(part)
 
 
 @contextlib.contextmanager

@@ -48,7 +48,7 @@ def read_header(path: Path) -> Header:
     try:
         with h5py.File(path, "r") as file:
             return _header_of(path, file)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, TypeError) as error:  # TypeError: whole numbers of three bytes, and the like
         if isinstance(error, PermissionError):
             raise
         whole = " It seems truncated: a copy or a download that did not finish?" if "truncated" in str(error) else ""

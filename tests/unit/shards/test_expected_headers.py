@@ -124,6 +124,16 @@ def empty(path: Path) -> None:
     os.truncate(path, 0)
 
 
+def of_three_bytes(path: Path) -> None:
+    def make(file: h5py.File, data: np.ndarray) -> None:
+        kind = h5py.h5t.STD_I32LE.copy()
+        kind.set_precision(24)
+        kind.set_size(3)
+        h5py.h5d.create(file.id, b"input_ids", kind, h5py.h5s.create_simple(data.shape))
+
+    replace(path, "input_ids", make)
+
+
 def exchange(path: Path) -> None:
     path.write_text("x" * path.stat().st_size)
 
@@ -140,6 +150,7 @@ def exchange(path: Path) -> None:
         cut_in_half,
         empty,
         exchange,
+        of_three_bytes,
     ],
 )
 def test_hostile_and_damaged_files_are_refused(spoil: Callable[[Path], None], tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import resource
 import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import h5py
@@ -56,13 +58,33 @@ def write_foreign(path: Path, dtype: str = "i4", n: int = 50) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["<i4", ">i8", "u2"])
-def test_chunks_of_any_shape_and_dtype_give_the_same_rows(
-    dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(flat_files, "_BYTES_AT_ONCE", 100)  # many pieces
+def test_chunks_of_any_shape_and_dtype_give_the_same_rows(dtype: str, tmp_path: Path) -> None:
     write_foreign(tmp_path / "train_0.hdf5", dtype)
     chosen = np.random.default_rng(0).permutation(50)
     assert_same_rows(open_shards(tmp_path).rows(chosen), make_rows(50, slots=3, seed=1), chosen)
+
+
+def test_other_shards_are_read_while_one_is_decompressed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_shard(tmp_path / "train_0.hdf5", make_rows(20), {}, "gzip")
+    write_shard(tmp_path / "train_1.hdf5", make_rows(20, seed=1), {})
+    begun, may_end, decompress = threading.Event(), threading.Event(), flat_files._decompress
+
+    def slow(*arguments: object) -> None:
+        begun.set()
+        assert may_end.wait(20)
+        decompress(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(flat_files, "_decompress", slow)
+    shards = open_shards(tmp_path)
+    with ThreadPoolExecutor(2) as threads:
+        first = [threads.submit(shards.rows, np.arange(20)) for _ in range(2)]
+        assert begun.wait(20)
+        assert_same_rows(shards.rows(np.arange(20, 40)), make_rows(20, seed=1), np.arange(20))
+        assert not any(each.done() for each in first)
+        may_end.set()
+        for each in first:
+            assert_same_rows(each.result(), make_rows(20), np.arange(20))
+    assert len(cached(tmp_path / "cache")) == 1
 
 
 def test_second_open_decompresses_nothing_and_says_where_the_files_are(
