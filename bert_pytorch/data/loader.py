@@ -255,7 +255,6 @@ class TrainingLoader:
             position, number = update.end_position, number + 1
         ahead: collections.deque[Future[Update]] = collections.deque()
         failed: Exception | None = None
-        begun = False
         pool = ThreadPoolExecutor(workers, thread_name_prefix="loader")
         try:
             while True:
@@ -269,9 +268,6 @@ class TrainingLoader:
                     else:
                         ahead.append(pool.submit(self._finished, plan, number))
                         position, number = plan.end, number + 1
-                        if not begun:
-                            wait(ahead)  # one made beside the first would delay it
-                            begun = True
                 if failed is not None and not ahead:
                     raise failed
                 yield ahead.popleft().result()

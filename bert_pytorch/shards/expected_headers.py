@@ -8,7 +8,7 @@ import os
 
 import h5py
 import numpy as np
-from h5py import h5a, h5d, h5f, h5l, h5p, h5t
+from h5py import h5a, h5d, h5f, h5l, h5t
 
 from bert_pytorch.shards.entries import ShardEntry
 from bert_pytorch.shards.headers import Header
@@ -17,8 +17,6 @@ from bert_pytorch.shards.layouts import COLUMNS, INPUT_IDS
 _TEXT = h5t.py_create(h5py.string_dtype(), logical=True)
 _BOOL = h5t.py_create(np.dtype(bool), logical=True)
 _TYPES = {dtype: h5t.py_create(np.dtype(dtype)) for columns in COLUMNS.values() for dtype, _ in columns.values()}
-_ACCESS = h5p.create(h5p.FILE_ACCESS)
-_ACCESS.set_fclose_degree(h5f.CLOSE_STRONG)
 
 
 def expected_header(entry: ShardEntry) -> Header | None:
@@ -37,7 +35,7 @@ def expected_header(entry: ShardEntry) -> Header | None:
     if entry.layout == "packed":
         return None
     try:
-        file = h5f.open(os.fsencode(entry.path), h5f.ACC_RDONLY, _ACCESS)
+        file = h5f.open(os.fsencode(entry.path), h5f.ACC_RDONLY)
     except FileNotFoundError:
         raise
     except (OSError, RuntimeError):

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import h5py
@@ -218,3 +219,12 @@ def test_a_flipped_bit_of_the_header_changes_no_answer_but_as_the_reference_says
             assert told(found) == told(read_header(entry.path)), f"bit of byte {place}"
         kept += found is not None
     assert 0 < kept < FLIPS
+
+
+def test_both_ways_go_through_one_file_at_once(tmp_path: Path) -> None:
+    entry = write(tmp_path / "train_0.hdf5")  # HDF5 shares a file that is open twice, and refuses unlike ways to close
+    with ThreadPoolExecutor(2) as threads:
+        quick = threads.submit(lambda: [expected_header(entry) for _ in range(200)])
+        slow = threads.submit(lambda: [read_header(entry.path) for _ in range(50)])
+        assert all(header is not None for header in quick.result())
+        assert len(slow.result()) == 50
