@@ -42,16 +42,19 @@ def row_bands(descriptor: int, data: h5py.Dataset) -> Iterator[np.ndarray]:
     Raises:
         NotPlainGzipError: before the first rows or after some, where h5py must read them.
     """
-    shape, chunk = data.shape, data.chunks
-    shuffled = _is_shuffled(data)
-    if shuffled is None or max(math.prod(chunk), chunk[0] * math.prod(shape[1:])) * data.dtype.itemsize > _LARGEST:
+    shape, chunk, dtype, shuffled = data.shape, data.chunks, data.dtype, _is_shuffled(data)
+    if shuffled is None or max(math.prod(chunk), chunk[0] * math.prod(shape[1:])) * dtype.itemsize > _LARGEST:
         raise NotPlainGzipError
-    stored = _stored_chunks(data)
+    stored, size = _stored_chunks(data), math.prod(chunk) * dtype.itemsize
+    columns = [range(0, end, step) for end, step in zip(shape[1:], chunk[1:], strict=True)]
     for start in range(0, shape[0], chunk[0]):
-        rows = min(chunk[0], shape[0] - start)
-        columns = [range(0, end, step) for end, step in zip(shape[1:], chunk[1:], strict=True)]
-        read = {rest: _values(descriptor, data, stored[start, *rest], shuffled) for rest in itertools.product(*columns)}
-        yield _side_by_side(read, (rows, *shape[1:]))
+        read = {}
+        for rest in itertools.product(*columns):
+            found = _inflated(descriptor, *stored[start, *rest], size)
+            if shuffled:
+                found = np.ascontiguousarray(found.reshape(dtype.itemsize, -1).T)
+            read[rest] = found.view(dtype).reshape(chunk)
+        yield _side_by_side(read, (min(chunk[0], shape[0] - start), *shape[1:]))
 
 
 def _is_shuffled(data: h5py.Dataset) -> bool | None:
@@ -79,13 +82,6 @@ def _stored_chunks(data: h5py.Dataset) -> dict[Place, tuple[int, int]]:
     if any(place not in stored for place in wanted):
         raise NotPlainGzipError
     return stored
-
-
-def _values(descriptor: int, data: h5py.Dataset, stored: tuple[int, int], shuffled: bool) -> np.ndarray:
-    found = _inflated(descriptor, *stored, math.prod(data.chunks) * data.dtype.itemsize)
-    if shuffled:
-        found = np.ascontiguousarray(found.reshape(data.dtype.itemsize, -1).T)
-    return found.view(data.dtype).reshape(data.chunks)
 
 
 def _side_by_side(chunks: dict[Place, np.ndarray], shape: Place) -> np.ndarray:
