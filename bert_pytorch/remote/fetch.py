@@ -210,7 +210,7 @@ def _open(
     if url.startswith("s3://"):
         from bert_pytorch.remote.s3 import read_s3  # the door to boto3, which is optional
 
-        return read_s3(url, start, etag)
+        return read_s3(url, start, etag, timeout_seconds=options.timeout_seconds)
     return read_http(url, start, etag, secret=file.secret_header, timeout_seconds=options.timeout_seconds)
 
 

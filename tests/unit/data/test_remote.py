@@ -19,7 +19,8 @@ from bert_pytorch.remote import s3
 from bert_pytorch.remote.fetch import FetchOptions
 from bert_pytorch.shards.opening import open_shards
 from tests.support.data import shared_data
-from tests.support.s3_server import CREDENTIALS, cutting_proxy, s3_server, use_s3
+from tests.support.s3_server import CREDENTIALS, s3_server, use_s3
+from tests.support.wire import Break, wire
 
 boto3 = pytest.importorskip("boto3")
 URL = "s3://corpora/set"
@@ -102,8 +103,9 @@ def test_updates_are_those_of_a_local_copy_and_nothing_is_fetched_before(
 def test_updates_survive_a_line_that_breaks(
     server: str, local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with cutting_proxy(server, [10**9] * 4 + [5000, 20000, 300, 10**9, 40000, 1]) as endpoint:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    cuts = [Break(5000), Break(20000), Break(300), None, Break(40000), Break(1)]
+    with wire(server, cuts, of=".hdf5") as line:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", line.url)
         loader = loader_of(URL, remote_prefetch=3)
         assert_same_updates(loader, loader_of(str(local)), 8)
         loader.corpora.close()
@@ -143,9 +145,9 @@ def test_a_second_start_fetches_no_shard_again_and_ranks_share_them(
     asked: list[str] = []
     read = s3.read_s3
 
-    def counted(url: str, start: int = 0, etag: str | None = None) -> object:
+    def counted(url: str, start: int = 0, etag: str | None = None, **limits: float) -> object:
         asked.append(url)
-        return read(url, start, etag)
+        return read(url, start, etag, **limits)
 
     monkeypatch.setattr(s3, "read_s3", counted)
     loaders = [loader_of(URL, remote_prefetch=2) for _ in range(2)]  # each with a cache of its own, as ranks have

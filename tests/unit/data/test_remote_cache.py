@@ -23,7 +23,7 @@ from bert_pytorch.errors import ConfigError
 from bert_pytorch.remote.errors import TransferError
 from bert_pytorch.remote.fetch import FetchOptions
 from bert_pytorch.shards.opening import open_shards
-from tests.support.s3_server import recording_proxy
+from tests.support.wire import Break, wire
 from tests.unit.data.test_remote import URL, bucket, loader_of, local, server
 
 __all__ = ["local", "server"]
@@ -209,8 +209,8 @@ def test_closing_ends_pauses_threads_and_files(
 ) -> None:
     folder, asked = tmp_path / "cache/remote/a/b", threading.Event()
     threads = set(threading.enumerate())
-    with recording_proxy("http://127.0.0.1:9", asked.set) as (endpoint, _):  # nothing listens there
-        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    with wire("http://127.0.0.1:9", on_request=asked.set) as line:  # nothing listens there
+        monkeypatch.setenv("AWS_ENDPOINT_URL", line.url)
         cache = cache_of(local, folder, 2, FetchOptions(first_pause_seconds=600.0))
         cache.expect([folder / "train_1.hdf5"])
         assert asked.wait(20)
@@ -237,40 +237,40 @@ def test_two_processes_share_one_download(
     server: str, local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, shard = tmp_path / "cache/remote/a/b", largest(local)
-    with recording_proxy(server, pause=0.3) as (endpoint, requests):
-        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    with wire(server, pause=0.3) as line:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", line.url)
         both = [process_fetching(folder, shard.name, shard.stat().st_size) for _ in range(2)]
         assert [process.wait(30) for process in both] == [0, 0]
         for process in both:
             process.communicate()
-    assert [line for line in requests if shard.name in line] == [f"GET /corpora/set/{shard.name} HTTP/1.1"]
+    assert line.asked(shard.name) == [f"GET /corpora/set/{shard.name} HTTP/1.1"]
     assert (folder / shard.name).read_bytes() == shard.read_bytes()
 
 
 def test_a_download_goes_on_where_a_killed_process_was(
     server: str, local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    size = 8 << 20
+    size = 2 << 20
     content = np.random.default_rng(0).bytes(size)
     bucket(server).put_object(Key="set/large.hdf5", Body=content)
     folder = tmp_path / "cache/remote/a/b"
-    with recording_proxy(server, bytes_before_stall=5 << 20) as (endpoint, _):
-        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    with wire(server, [Break(1 << 20, stalls=True)]) as line:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", line.url)
         process = process_fetching(folder, "large.hdf5", size)
         deadline = time.monotonic() + 20
-        while _arrived(folder) < 4 << 20 and time.monotonic() < deadline:
+        while _arrived(folder) < 7 << 17 and time.monotonic() < deadline:
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
         process.communicate()
     arrived = _arrived(folder)
     assert 0 < arrived < size
-    with recording_proxy(server) as (endpoint, requests):
-        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    with wire(server) as line:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", line.url)
         process = process_fetching(folder, "large.hdf5", size)
         process.communicate(timeout=30)
         assert process.returncode == 0
     assert (folder / "large.hdf5").read_bytes() == content
-    assert [line for line in requests if line.startswith("Range")] == [f"Range: bytes={arrived}-"]
+    assert [head for head in line.heads if head.startswith("Range")] == [f"Range: bytes={arrived}-"]
     assert list((tmp_path / "cache").glob(".reserved-*")) == []
 
 
