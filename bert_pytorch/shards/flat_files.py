@@ -13,8 +13,10 @@ import numpy as np
 
 from bert_pytorch.errors import DamagedShardError
 from bert_pytorch.files import atomic_path
-from bert_pytorch.shards.cache import alone, cache_folder, identity, mark_used, reserved, spare
+from bert_pytorch.shards.cache import cache_folder, identity, mark_used
 from bert_pytorch.shards.gzip_chunks import NotPlainGzipError, row_bands
+from bert_pytorch.shards.locks import alone
+from bert_pytorch.shards.room import reserved, spare
 
 _BYTES_AT_ONCE = 16 * 2**20
 _ALIGNMENT = 64

@@ -14,6 +14,7 @@ from bert_pytorch.data.config import DataConfig
 from bert_pytorch.data.loader import BatchMaker, TrainingLoader, Update
 from bert_pytorch.data.masking import policy_for
 from bert_pytorch.data.opening import held_out_beside, open_corpora
+from bert_pytorch.data.shard_cache import ShardCache
 from bert_pytorch.errors import ConfigError, DamagedShardError, InputError
 from bert_pytorch.remote import s3
 from bert_pytorch.remote.fetch import FetchOptions
@@ -46,9 +47,11 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The set in a bucket of a server on this machine, and an empty cache."""
     monkeypatch.setenv("BERT_PYTORCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(shard_cache, "FetchOptions", lambda: AT_ONCE)
+    monkeypatch.setattr(shard_cache, "FetchOptions", lambda **patience: AT_ONCE)
     monkeypatch.setattr(remote, "FetchOptions", lambda: AT_ONCE)
-    monkeypatch.setattr(shard_cache, "_opened", weakref.WeakSet())
+    opened = weakref.WeakSet()
+    made = ShardCache.__init__
+    monkeypatch.setattr(ShardCache, "__init__", lambda cache, *how: (made(cache, *how), opened.add(cache))[0])
     remote._listed.cache_clear()
     with s3_server() as endpoint:
         use_s3(monkeypatch, endpoint)
@@ -56,7 +59,7 @@ def server(local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
         for path in local.iterdir():
             bucket(endpoint).put_object(Key=f"set/{path.name}", Body=path.read_bytes())
         yield endpoint
-        for cache in list(shard_cache._opened):
+        for cache in list(opened):
             cache.close()
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from bert_pytorch.errors import ConfigError, InputError
-from bert_pytorch.shards import cache, flat_files
+from bert_pytorch.shards import cache, flat_files, room
 from bert_pytorch.shards.opening import open_shards
 from bert_pytorch.shards.writing import write_shard
 from tests.support.sequence_rows import assert_same_rows, make_rows
@@ -27,7 +27,7 @@ MIB = 2**20
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Give each test a cache of its own, in a process that has used nothing yet."""
     monkeypatch.setenv("BERT_PYTORCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(cache, "_used", set())
+    monkeypatch.setattr(room, "_used", set())
     return tmp_path / "cache"
 
 
@@ -162,8 +162,8 @@ def test_least_recently_used_files_go_but_none_in_use_nor_any_of_others(
     for name, age in ((".partial-old", 90_000), (".partial-new", 10)):
         (folder / name).write_text("x")
         os.utime(folder / name, ((folder / "thesis.txt").stat().st_mtime - age,) * 2)
-    monkeypatch.setattr(cache, "_used", {folder / f"{'a' * 64}.rows"})
-    cache.make_room(folder, MIB)
+    monkeypatch.setattr(room, "_used", {folder / f"{'a' * 64}.rows"})
+    room.make_room(folder, MIB)
     left = {file.name[:12] for file in folder.iterdir()}
     assert left == {"a" * 12, "b" * 12, "thesis.txt", ".partial-new"}
 
@@ -175,7 +175,7 @@ def test_what_an_earlier_run_decompressed_of_the_set_in_use_is_spared(
         write_shard(tmp_path / f"train_{index}.hdf5", make_rows(20, seed=index), {}, "gzip")
     open_shards(tmp_path).rows(np.arange(40))  # two of three, then the run ends
     earlier = {file: file.stat().st_ino for file in cached(folder)}
-    monkeypatch.setattr(cache, "_used", set())
+    monkeypatch.setattr(room, "_used", set())
     monkeypatch.setenv("BERT_PYTORCH_CACHE_GIB", "1e-6")
     open_shards(tmp_path).rows(np.arange(40, 60))
     assert len(cached(folder)) == 3
