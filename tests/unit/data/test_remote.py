@@ -3,7 +3,9 @@
 import threading
 import weakref
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from bert_pytorch.data.masking import policy_for
 from bert_pytorch.data.opening import held_out_beside, open_corpora
 from bert_pytorch.data.shard_cache import ShardCache
 from bert_pytorch.errors import ConfigError, DamagedShardError, InputError
-from bert_pytorch.remote import s3
+from bert_pytorch.remote import s3 as door
 from bert_pytorch.remote.fetch import FetchOptions
 from bert_pytorch.shards.opening import open_shards
 from tests.support.data import shared_data
@@ -43,8 +45,15 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """A server on this machine."""
+    with s3_server() as endpoint:
+        yield endpoint
+
+
 @pytest.fixture
-def server(local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def server(s3: str, local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The set in a bucket of a server on this machine, and an empty cache."""
     monkeypatch.setenv("BERT_PYTORCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(shard_cache, "FetchOptions", lambda **patience: AT_ONCE)
@@ -53,16 +62,17 @@ def server(local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     made = ShardCache.__init__
     monkeypatch.setattr(ShardCache, "__init__", lambda cache, *how: (made(cache, *how), opened.add(cache))[0])
     remote._listed.cache_clear()
-    with s3_server() as endpoint:
-        use_s3(monkeypatch, endpoint)
-        bucket(endpoint).create()
-        for path in local.iterdir():
-            bucket(endpoint).put_object(Key=f"set/{path.name}", Body=path.read_bytes())
-        yield endpoint
-        for cache in list(opened):
-            cache.close()
+    use_s3(monkeypatch, s3)
+    with urlopen(Request(f"{s3}/moto-api/reset", b"", method="POST")):
+        bucket(s3).create()
+    for path in local.iterdir():
+        bucket(s3).put_object(Key=f"set/{path.name}", Body=path.read_bytes())
+    yield s3
+    for cache in list(opened):
+        cache.close()
 
 
+@lru_cache
 def bucket(endpoint: str) -> "boto3.resources.base.ServiceResource":
     return boto3.resource(
         "s3",
@@ -146,13 +156,13 @@ def test_a_second_start_fetches_no_shard_again_and_ranks_share_them(
     server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    read = s3.read_s3
+    read = door.read_s3
 
     def counted(url: str, start: int = 0, etag: str | None = None, **limits: float) -> object:
         asked.append(url)
         return read(url, start, etag, **limits)
 
-    monkeypatch.setattr(s3, "read_s3", counted)
+    monkeypatch.setattr(door, "read_s3", counted)
     loaders = [loader_of(URL, remote_prefetch=2) for _ in range(2)]  # each with a cache of its own, as ranks have
     threads = [threading.Thread(target=loader.update_at, args=(0,)) for loader in loaders]
     for thread in threads:

@@ -1,11 +1,8 @@
-"""The cache of remote shards: its bound on the disk, copies of other contents, several processes, kills, stops."""
+"""The cache of remote shards: its bound on the disk, copies of other contents, stops."""
 
 import contextlib
 import json
 import os
-import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -23,19 +20,10 @@ from bert_pytorch.errors import ConfigError
 from bert_pytorch.remote.errors import TransferError
 from bert_pytorch.remote.fetch import FetchOptions
 from bert_pytorch.shards.opening import open_shards
-from tests.support.wire import Break, wire
-from tests.unit.data.test_remote import URL, bucket, loader_of, local, server
+from tests.support.wire import wire
+from tests.unit.data.test_remote import URL, bucket, loader_of, local, s3, server
 
-__all__ = ["local", "server"]
-
-FETCH_ONE = """
-import sys
-from pathlib import Path
-from bert_pytorch.data.shard_cache import RemoteShard, ShardCache
-folder, name, size = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-print("begins", flush=True)
-ShardCache(folder, {name: RemoteShard("s3://corpora/set/" + name, size, None)}, 0, 0).locate(folder / name)
-"""
+__all__ = ["local", "s3", "server"]
 
 
 def cache_of(
@@ -53,10 +41,6 @@ def open_foreign(local: Path, prefix: str, **settings: object) -> Corpora:
     remote._listed.cache_clear()
     config = DataConfig.model_validate({"input_dir": f"s3://corpora/{prefix}", **settings})
     return open_corpora(config.input_dir, "train", config, open_shards(local).vocabulary, lowercase=True)
-
-
-def process_fetching(folder: Path, name: str, size: int) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen([sys.executable, "-c", FETCH_ONE, str(folder), name, str(size)], stdout=subprocess.PIPE)
 
 
 def largest(local: Path) -> Path:
@@ -89,7 +73,7 @@ def test_shards_fetched_side_by_side_keep_the_bound(
     def measured(*words: object) -> Path:
         time.sleep(0.2)  # all threads have made room by now
         copy = fetch(*words)
-        held.append(_bytes_below(folder))
+        held.append(bytes_below(folder))
         return copy
 
     monkeypatch.setattr(shard_cache, "fetch", measured)
@@ -103,7 +87,7 @@ def test_shards_fetched_side_by_side_keep_the_bound(
     cache.close()
 
 
-def _bytes_below(folder: Path) -> int:
+def bytes_below(folder: Path) -> int:
     """Sum up the files' bytes, parts included; one that is renamed meanwhile counts once."""
     sizes = {}
     for parent, _, names in os.walk(folder):  # passes over folders that are removed meanwhile
@@ -228,48 +212,3 @@ def _open_files() -> list[str]:
         with contextlib.suppress(FileNotFoundError):
             links.append(str(link.readlink()))
     return links
-
-
-def test_two_processes_share_one_download(
-    server: str, local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder, shard = tmp_path / "cache/remote/a/b", largest(local)
-    with wire(server, pause=0.3) as line:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", line.url)
-        both = [process_fetching(folder, shard.name, shard.stat().st_size) for _ in range(2)]
-        assert [process.wait(30) for process in both] == [0, 0]
-        for process in both:
-            process.communicate()
-    assert line.asked(shard.name) == [f"GET /corpora/set/{shard.name} HTTP/1.1"]
-    assert (folder / shard.name).read_bytes() == shard.read_bytes()
-
-
-def test_a_download_goes_on_where_a_killed_process_was(
-    server: str, local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    size = 2 << 20
-    content = np.random.default_rng(0).bytes(size)
-    bucket(server).put_object(Key="set/large.hdf5", Body=content)
-    folder = tmp_path / "cache/remote/a/b"
-    with wire(server, [Break(1 << 20, stalls=True)]) as line:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", line.url)
-        process = process_fetching(folder, "large.hdf5", size)
-        deadline = time.monotonic() + 20
-        while _arrived(folder) < 7 << 17 and time.monotonic() < deadline:
-            time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-    arrived = _arrived(folder)
-    assert 0 < arrived < size
-    with wire(server) as line:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", line.url)
-        process = process_fetching(folder, "large.hdf5", size)
-        process.communicate(timeout=30)
-        assert process.returncode == 0
-    assert (folder / "large.hdf5").read_bytes() == content
-    assert [head for head in line.heads if head.startswith("Range")] == [f"Range: bytes={arrived}-"]
-    assert list((tmp_path / "cache").glob(".reserved-*")) == []
-
-
-def _arrived(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob(".partial-*large.hdf5"))

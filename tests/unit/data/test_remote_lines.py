@@ -9,10 +9,10 @@ from bert_pytorch.data import remote, shard_cache
 from bert_pytorch.data.shard_cache import ShardCache
 from bert_pytorch.remote.fetch import FetchOptions
 from tests.support.wire import Break, wire
-from tests.unit.data.test_remote import URL, assert_same_updates, bucket, loader_of, local, server
+from tests.unit.data.test_remote import URL, assert_same_updates, bucket, loader_of, local, s3, server
 from tests.unit.data.test_remote_cache import cache_of, largest
 
-__all__ = ["local", "server"]
+__all__ = ["local", "s3", "server"]
 
 
 def test_a_line_that_is_slow_and_stalls_ends_no_run(
