@@ -1,9 +1,9 @@
 """Shards that lie elsewhere, copied when they are needed or a little before: whole, verified, shared by ranks."""
 
+import itertools
 import logging
 import shutil
 import threading
-import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -19,7 +19,6 @@ from bert_pytorch.shards.locks import InUse, alone
 from bert_pytorch.shards.room import NoRoom, Promise, reserved
 
 logger = logging.getLogger(__name__)
-
 
 _RETRIES = 10
 """With pauses of up to a minute, an outage of about ten minutes ends no run."""
@@ -96,15 +95,14 @@ class ShardCache:
 
     def expect(self, paths: Sequence[Path]) -> None:
         """Fetch shards ahead in this order, as many as there is room for; others may be removed from now on."""
-        names, ends, end = [path.name for path in paths], [], 0
-        for name in names:
-            ends.append(end := end + self._shards[name].size)
-        expected = [name for name, end in zip(names, ends, strict=True) if end <= self.room.size]
+        names = [path.name for path in paths]
+        ends = dict(zip(names, itertools.accumulate(self._shards[name].size for name in names), strict=True))
+        expected = [name for name in names if ends[name] <= self.room.size]
         with self._lock:
             self._expected = frozenset(expected)
             self._in_use.keep_only(self._expected)
-            for name, end in zip(names, ends, strict=True):
-                if 2 * end <= self.room.size:
+            for name in expected:
+                if ends[name] <= self.room.size // 2:
                     self._in_use.add(name)
             for name in [name for name in self._pending if name not in self._expected and self._pending[name].cancel()]:
                 del self._pending[name]
@@ -146,13 +144,7 @@ class ShardCache:
 
     def _fetch(self, name: str, target: Path, closing: threading.Event) -> None:
         shard, incoming = self._shards[name], self.folder / INCOMING / name
-        options = self._options._replace(cancelled=closing.is_set)
-        if options.sleep is time.sleep:
-
-            def pause(seconds: float) -> None:
-                closing.wait(seconds)
-
-            options = options._replace(sleep=pause)
+        options = self._options._replace(cancelled=closing.is_set, sleep=closing.wait)
         for last_try in (False, True):
             copy = fetch(RemoteFile((shard.url,), name, shard.size), incoming, options)
             found = sha256_of(copy) if shard.sha256 is not None else None

@@ -42,7 +42,7 @@ class FetchOptions(NamedTuple):
     """Pause before the first further try, doubled each time up to a minute, each by a random factor of 0.5 to 1.5."""
     overwrite: bool = False
     """Fetch anew what is there."""
-    sleep: Callable[[float], None] = time.sleep
+    sleep: Callable[[float], object] = time.sleep
     jitter: random.Random = random.Random()
     cancelled: Callable[[], bool] = lambda: False
     """Asked before each try and after each piece that arrives: whether to give up; what has arrived stays."""

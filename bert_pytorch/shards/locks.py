@@ -26,15 +26,15 @@ def alone(target: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def locked(lock_file: Path) -> Iterator[None]:
-    """Hold a lock for the block; waits until whoever holds it ends."""
+def locked(lock_file: Path, level: int = logging.INFO) -> Iterator[None]:
+    """Hold a lock for the block; waits until whoever holds it ends, and says so in the log, on that level."""
     lock_file.parent.mkdir(parents=True, exist_ok=True)
     with lock_file.open("a") as lock:
         with contextlib.suppress(OSError):
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                logger.debug("waiting for another process that makes the same ready in %s", lock_file.parent)
+                logger.log(level, "waiting for another process that makes the same ready in %s", lock_file.parent)
                 fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

@@ -13,14 +13,10 @@ that is larger than the limit is read all the same, after a warning.
 """
 
 import contextlib
-import fcntl
-import hashlib
 import itertools
 import logging
-import os
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -29,7 +25,8 @@ from typing import Literal, NamedTuple
 from bert_pytorch.errors import InputError
 from bert_pytorch.files import TEMPORARY_PREFIX, atomic_path
 from bert_pytorch.shards.cache import INCOMING, REMOTE, cache_folder, limit_bytes, mark_used
-from bert_pytorch.shards.locks import is_locked, locked, unused
+from bert_pytorch.shards.locks import locked, unused
+from bert_pytorch.shards.marks import PROMISED, RESERVED, WAITING, Mark, key_of, living
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +35,6 @@ _ABANDONED_SECONDS = 24 * 3600
 _PATIENCE_SECONDS = 30.0
 _PAUSE_SECONDS = 0.1
 _LOCK = ".lock-room"
-_RESERVED, _WAITING, _PROMISED = ".reserved-", ".waiting-", ".promised-"
 
 _used: set[Path] = set()
 """Files made here that this process reads."""
@@ -73,7 +69,8 @@ def built_once(name: str, size: int, build: Callable[[Path], None]) -> Path:
             if not target.exists():
                 with reserved(target, size), atomic_path(target) as temporary:
                     build(temporary)
-                make_room(target.parent, 0)  # it may have become larger than anybody could tell
+                with _room_lock(target.parent):
+                    make_room(target.parent, 0)  # it may have become larger than anybody could tell
     mark_used(target)
     return target
 
@@ -95,19 +92,25 @@ def reserved(
     """
     folder, start = cache_folder(), time.monotonic()
     with contextlib.ExitStack() as held:
-        mark: _Mark | None = None
-        while True:
-            with locked(folder / _LOCK):
+        mark: Mark | None = None
+        for asked in itertools.count():
+            with _room_lock(folder):
                 if mark is None:
-                    mark = held.enter_context(contextlib.closing(_Mark(folder, _WAITING, target, size)))
+                    mark = held.enter_context(contextlib.closing(Mark(folder, WAITING, target, size)))
                 impatient = time.monotonic() - start > _PATIENCE_SECONDS
                 if make_room(folder, size, mark, in_use_too=impatient) or when_full == "exceed":
                     mark.grant()
                     break
             if when_full == "give_up" or cancelled():
                 raise NoRoom(f"{target}: there is no room for its {size:,} bytes in the cache now.")
+            if not asked:
+                logger.info("%s: waiting for room in the cache, which others use", target)
             time.sleep(_PAUSE_SECONDS)
         yield
+
+
+def _room_lock(folder: Path) -> contextlib.AbstractContextManager[None]:
+    return locked(folder / _LOCK, logging.DEBUG)  # held for moments
 
 
 class Promise:
@@ -124,68 +127,17 @@ class Promise:
 
     def __init__(self, copies: Path, size: int) -> None:
         folder, self.size = cache_folder(), size
-        with locked(folder / _LOCK):
+        with _room_lock(folder):
             others: dict[str, int] = {}
-            for mark in _marks(folder, _PROMISED):
+            for mark in living(folder, PROMISED):
                 others[mark.key] = max(others.get(mark.key, 0), mark.size)
-            others.pop(_key(copies), None)
+            others.pop(key_of(copies), None)
             self.beside = sum(others.values())
-            self._mark = _Mark(folder, _PROMISED, copies, size)
+            self._mark = Mark(folder, PROMISED, copies, size)
 
     def close(self) -> None:
         """Give it back."""
         self._mark.close()
-
-
-class _Mark:
-    """An empty file of a length in bytes, which counts as long as it is locked."""
-
-    def __init__(self, folder: Path, kind: str, target: Path, size: int) -> None:
-        """Make it, under the room's lock."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self.key, self.since = _key(target), time.time_ns()
-        handle, name = tempfile.mkstemp(prefix=f"{kind}{self.since:020d}-{self.key}-", dir=folder)
-        self.path, self._file = Path(name), os.fdopen(handle, "wb")  # closed also where nobody closes it
-        try:
-            os.fchmod(handle, 0o644)  # others who share the folder ask for its lock
-            os.truncate(handle, size)
-            with contextlib.suppress(OSError):
-                fcntl.flock(handle, fcntl.LOCK_EX)
-        except OSError as error:
-            self.close()
-            error.filename = str(target)
-            raise
-
-    def grant(self) -> None:
-        """Turn what waits into what is reserved."""
-        self.path = self.path.replace(self.path.with_name(self.path.name.replace(_WAITING, _RESERVED, 1)))
-
-    def close(self) -> None:
-        self.path.unlink(missing_ok=True)
-        self._file.close()
-
-
-class _Living(NamedTuple):
-    """What the name and length of a mark say whose process lives."""
-
-    since: int
-    key: str
-    size: int
-
-
-def _marks(folder: Path, kind: str) -> Iterator[_Living]:
-    """Yield the marks of living processes and remove those of others; under the room's lock."""
-    for file in folder.glob(f"{kind}*-*-*"):
-        since, key, _ = file.name.removeprefix(kind).split("-", 2)
-        with contextlib.suppress(FileNotFoundError, PermissionError), file.open("rb") as mark:
-            if is_locked(mark.fileno()):
-                yield _Living(int(since), key, file.stat().st_size)
-            else:
-                file.unlink()
-
-
-def _key(target: Path) -> str:
-    return hashlib.sha256(os.fsencode(target.absolute())).hexdigest()[:16]
 
 
 class _Held(NamedTuple):
@@ -196,7 +148,7 @@ class _Held(NamedTuple):
     path: Path
 
 
-def make_room(folder: Path, size: int, mark: _Mark | None = None, *, in_use_too: bool = False) -> bool:
+def make_room(folder: Path, size: int, mark: Mark | None = None, *, in_use_too: bool = False) -> bool:
     """Remove what was used least recently until `size` more bytes stay under the limit; under the room's lock.
 
     Where the disk is fuller than the limit foresees, its free bytes count instead.
@@ -210,8 +162,8 @@ def make_room(folder: Path, size: int, mark: _Mark | None = None, *, in_use_too:
     Returns:
         Whether they stay under the limit.
     """
-    ahead = [each for each in _marks(folder, _WAITING) if mark is not None and each.since < mark.since]
-    pending = [*_marks(folder, _RESERVED), *ahead]
+    ahead = [each for each in living(folder, WAITING) if mark is not None and each.since < mark.since]
+    pending = [*living(folder, RESERVED), *ahead]
     arriving = {each.key for each in pending} | ({mark.key} if mark else set())
     held, taken = sorted(_held(folder, arriving)), sum(each.size for each in pending)
     excess = sum(each.size for each in held) + taken + size - limit_bytes()
@@ -231,7 +183,7 @@ def _held(folder: Path, arriving: set[str]) -> Iterator[_Held]:
             state = file.stat()
             used = max(state.st_atime, state.st_mtime)
             if file.parent.name == INCOMING:
-                if _key(file.parent.parent / file.name) not in arriving:
+                if key_of(file.parent.parent / file.name) not in arriving:
                     yield _Held(used, sum(part.stat().st_size for part in file.rglob("*") if part.is_file()), file)
             elif file.name.startswith(TEMPORARY_PREFIX) and now - state.st_mtime > _ABANDONED_SECONDS:
                 file.unlink()
