@@ -19,6 +19,8 @@ from bert_pytorch.data.shard_cache import RemoteShard, ShardCache
 from bert_pytorch.errors import ConfigError
 from bert_pytorch.remote.errors import TransferError
 from bert_pytorch.remote.fetch import FetchOptions
+from bert_pytorch.shards.cache import cache_folder
+from bert_pytorch.shards.locks import locked
 from bert_pytorch.shards.opening import open_shards
 from tests.support.wire import wire
 from tests.unit.data.test_remote import URL, bucket, loader_of, local, s3, server
@@ -90,11 +92,12 @@ def test_shards_fetched_side_by_side_keep_the_bound(
 def bytes_below(folder: Path) -> int:
     """Sum up the files' bytes, parts included; one that is renamed meanwhile counts once."""
     sizes = {}
-    for parent, _, names in os.walk(folder):  # passes over folders that are removed meanwhile
-        for name in [name for name in names if name.endswith(".hdf5")]:
-            with contextlib.suppress(FileNotFoundError):
-                state = (Path(parent) / name).stat()
-                sizes[state.st_ino] = state.st_size
+    with locked(cache_folder() / ".lock-room"):  # nothing is removed meanwhile, so that all of it is there at a time
+        for parent, _, names in os.walk(folder):
+            for name in [name for name in names if name.endswith(".hdf5")]:
+                with contextlib.suppress(FileNotFoundError):
+                    state = (Path(parent) / name).stat()
+                    sizes[state.st_ino] = state.st_size
     return sum(sizes.values())
 
 
