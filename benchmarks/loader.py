@@ -8,8 +8,9 @@ without workers and with one thread, in turn within each round:
 - ours: updates of 4,096 sequences in micro-batches of 256 from the whole set in random order, packed, masked anew;
   on our own uncompressed shards, and on gzip shards of the same rows in the native layout, as the fork writes them;
   those are decompressed once into the cache, which is told apart and in the rate of the first epoch (a round is one
-  epoch, with an empty cache);
-- row_reader: rows of the same gzip shards in file order, one by one in Python (`loader_peers.RowReader`);
+  epoch, with an empty cache); the same of NVIDIA's layout (`static`): masked when written, chunks as h5py chooses them;
+- row_reader, static_row_reader: rows of the same gzip shards in file order, one by one in Python
+  (`loader_peers.RowReader`, `StaticRowReader`);
 - datasets: the same rows shuffled in `datasets`, `DataCollatorForLanguageModeling` of transformers.
 
 Rates are millions of tokens that are no padding a second of processor time (user and system), medians of the rounds;
@@ -18,8 +19,10 @@ ratios are of one round.  Making micro-batches into tensors costs ours nothing; 
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
+import shutil
 import statistics
 import tempfile
 import time
@@ -27,16 +30,18 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import h5py
 import numpy as np
 import torch
 
-from benchmarks.loader_peers import DATASETS_VERSION, datasets_batches, row_reader_batches
+from benchmarks.loader_peers import DATASETS_VERSION, StaticRowReader, batches_of, datasets_batches, row_reader_batches
 from bert_pytorch.corpus.__main__ import main as corpus
 from bert_pytorch.data.config import DataConfig
 from bert_pytorch.data.loader import BatchMaker, TrainingLoader
 from bert_pytorch.data.masking import policy_for
 from bert_pytorch.data.opening import open_corpora
 from bert_pytorch.records import SequenceRows, Vocabulary
+from bert_pytorch.shards import gzip_chunks
 from bert_pytorch.shards.cache import FOLDER_VARIABLE
 from bert_pytorch.shards.shard_set import ShardSet
 from tests.support.data import data_folder
@@ -51,29 +56,47 @@ class Sides(NamedTuple):
 
     plain: TrainingLoader
     gzip_folder: Path
-    gzip_files: list[Path]
+    static_folder: Path
     datasets: Callable[[int, int], Iterator[int]]
     vocabulary: Vocabulary
 
 
 def build_sets(folder: Path) -> dict[tuple[int, str], Path]:
-    """Encode the shared text at each length, uncompressed and with gzip."""
+    """Encode the shared text at each length: uncompressed, with gzip, and masked as NVIDIA's script writes it."""
     data = data_folder()
     if data is None:
         raise SystemExit("error: the real data is absent; set BERT_PYTORCH_DATA.")
     formatted = folder / "formatted"
     _corpus("format", "--input", data / "text", "--output", formatted)
     sets = {}
-    for compression in ("none", "gzip"):
-        output = folder / compression
+    kinds = {
+        "none": ("--compression", "none"),
+        "gzip": ("--compression", "gzip"),
+        "static": ("--compression", "none", "--masking", "static", "--masked_token_fraction", 0.15),
+    }
+    for kind, words in kinds.items():
+        output = folder / kind
         _corpus(
-            *("encode", "--input", formatted, "--output", output, "--compression", compression),
+            *("encode", "--input", formatted, "--output", output, *words),
             *("--vocab_file", data / "vocab" / "bert-base-uncased-vocab.txt", "--shard_sequences", SHARD_ROWS),
             *("--max_seq_len", *LENGTHS, "--short_seq_prob", 0.1, 0),
         )
         for length in LENGTHS:
-            (sets[length, compression],) = output.glob(f"*_max_seq_len_{length}_*")
+            (sets[length, kind],) = output.glob(f"*_max_seq_len_{length}_*")
+    for length in LENGTHS:
+        sets[length, "static"] = stored_as_nvidia(sets[length, "static"], folder / f"nvidia_{length}")
     return sets
+
+
+def stored_as_nvidia(encoded: Path, folder: Path) -> Path:
+    """Copy static shards with gzip, chunks of h5py's choice, without our attributes and manifest."""
+    folder.mkdir()
+    for path in encoded.glob("train_*.hdf5"):
+        with h5py.File(path) as ours, h5py.File(folder / path.name, "w") as file:
+            for name, data in ours.items():
+                file.create_dataset(name, data=data[:], compression="gzip")
+    shutil.copy(encoded / "vocab.txt", folder)
+    return folder
 
 
 def _corpus(*words: object) -> None:
@@ -135,28 +158,39 @@ def compare(sides: Sides, pairs: int, seconds: float) -> dict[str, object]:
     """Measure all sides in turn, round by round."""
     rates: dict[str, list[float]] = {}
 
-    def note(name: str, value: float) -> None:
-        rates.setdefault(name, []).append(value)
+    def note(names: Iterable[str], values: Iterable[float]) -> None:
+        for name, value in zip(names, values, strict=True):
+            rates.setdefault(name, []).append(value)
 
-    rate(updates(sides.plain), seconds / 4)  # warm-up, of the peers too: they import on first use
-    rate(row_reader_batches(sides.gzip_files, sides.vocabulary, MICRO_BATCH), seconds / 4)
-    rate(sides.datasets(0, MICRO_BATCH), seconds / 4)
+    def row_reader() -> Iterator[int]:
+        return row_reader_batches(shards_of(sides.gzip_folder), sides.vocabulary, MICRO_BATCH)
+
+    def static_row_reader() -> Iterator[int]:
+        return batches_of(StaticRowReader(shards_of(sides.static_folder)), MICRO_BATCH)
+
+    for warm_up in (updates(sides.plain), row_reader(), static_row_reader(), sides.datasets(0, MICRO_BATCH)):
+        rate(warm_up, seconds / 4)  # peers too: they import on first use
     for turn in range(pairs):
-        note("ours", rate(updates(sides.plain, 100 * turn), seconds))
-        for name, value in zip(
-            ("ours_gzip_first_epoch", "gzip_decompression_seconds", "ours_gzip_cached"),
-            first_epoch(sides.gzip_folder),
-            strict=True,
-        ):
-            note(name, value)
-        note("row_reader", rate(row_reader_batches(sides.gzip_files, sides.vocabulary, MICRO_BATCH), seconds))
-        note("datasets", rate(sides.datasets(turn, MICRO_BATCH), seconds))
+        note(["ours"], [rate(updates(sides.plain, 100 * turn), seconds)])
+        for kind, folder in (("gzip", sides.gzip_folder), ("static_gzip", sides.static_folder)):
+            names = (f"ours_{kind}_first_epoch", f"{kind}_decompression_seconds", f"ours_{kind}_cached")
+            note(names, first_epoch(folder))
+        note(["row_reader"], [rate(row_reader(), seconds)])
+        note(["static_row_reader"], [rate(static_row_reader(), seconds)])
+        note(["datasets"], [rate(sides.datasets(turn, MICRO_BATCH), seconds)])
     result: dict[str, object] = {name: round(statistics.median(values), 3) for name, values in rates.items()}
-    for mine in ("ours", "ours_gzip_first_epoch"):
-        for peer in ("row_reader", "datasets"):
-            ratios = [one / other for one, other in zip(rates[mine], rates[peer], strict=True)]
-            result[f"{mine}/{peer}"] = round(statistics.median(ratios), 1)
+    for mine, peer in (
+        *itertools.product(("ours", "ours_gzip_first_epoch"), ("row_reader", "datasets")),
+        ("ours_static_gzip_first_epoch", "static_row_reader"),
+    ):
+        ratios = [one / other for one, other in zip(rates[mine], rates[peer], strict=True)]
+        result[f"{mine}/{peer}"] = round(statistics.median(ratios), 1)
     return result
+
+
+def shards_of(folder: Path) -> list[Path]:
+    """List the files of a set in order of name."""
+    return sorted(folder.glob("train_*.hdf5"))
 
 
 def all_rows(loader: TrainingLoader) -> SequenceRows:
@@ -168,7 +202,12 @@ def measure(pairs: int, seconds: float, processor: int) -> dict[str, object]:
     """Print a row for each length and return all; this process runs on one processor meanwhile."""
     torch.set_num_threads(1)
     result: dict[str, object] = {"id": "D4", "unit": "M real tokens/s/core", "pairs": pairs}
-    result |= {"update": UPDATE, "micro_batch": MICRO_BATCH, "datasets_version": DATASETS_VERSION}
+    result |= {
+        "inflating": gzip_chunks.inflating.__name__,
+        "update": UPDATE,
+        "micro_batch": MICRO_BATCH,
+        "datasets_version": DATASETS_VERSION,
+    }
     processors = os.sched_getaffinity(0)
     with tempfile.TemporaryDirectory() as name:
         sets = build_sets(Path(name))
@@ -182,9 +221,8 @@ def measure(pairs: int, seconds: float, processor: int) -> dict[str, object]:
                 folder = Path(name) / f"datasets_{length}"
                 folder.mkdir()
                 peer = datasets_batches(all_rows(plain), source.vocabulary, folder)
-                files = sorted(gzip.glob("train_*.hdf5"))
-                row = compare(Sides(plain, gzip, files, peer, source.vocabulary), pairs, seconds)
-                row["sequences"], row["shards"] = source.num_sequences, len(files)
+                row = compare(Sides(plain, gzip, sets[length, "static"], peer, source.vocabulary), pairs, seconds)
+                row["sequences"], row["shards"] = source.num_sequences, len(shards_of(gzip))
                 print(f"L={length}: {row}", flush=True)
                 result[str(length)] = row
         finally:

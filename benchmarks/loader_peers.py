@@ -17,18 +17,11 @@ DATASETS_VERSION = "5.2.0"
 IGNORED = -100
 
 
-class RowReader(Dataset[list[torch.Tensor]]):
-    """Rows of native HDF5 files in the order they are written, masked one by one in Python; one file in memory.
+class FileRows(Dataset[list[torch.Tensor]]):
+    """Rows of HDF5 files in the order they are written, one by one; a file is read whole, one is in memory."""
 
-    As NVIDIA's and the fork's loaders: a file is read whole, an item is a row, padded to full length, its masks are
-    drawn in `__getitem__`, and the default collate function stacks items.  Unlike in the fork's, positions are drawn
-    without replacement and the file in memory is not changed.
-    """
-
-    def __init__(self, paths: Sequence[Path], vocabulary: Vocabulary, fraction: float, most: int) -> None:
+    def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = list(paths)
-        self._mask_id, self._num_tokens = vocabulary.mask_id, len(vocabulary.tokens)
-        self._fraction, self._most = fraction, most
         sizes = []
         for path in self._paths:
             with h5py.File(path, "r") as file:
@@ -41,21 +34,40 @@ class RowReader(Dataset[list[torch.Tensor]]):
         return int(self._ends[-1])
 
     def __getitem__(self, index: int) -> list[torch.Tensor]:
-        """Return ids, segments, attention mask, labels, each (L,), and the pair's label."""
+        """Return ids, segments, attention mask, labels, each int64 (L,), and the pair's label."""
         number = int(np.searchsorted(self._ends, index, side="right"))
         if number != self._loaded:
             with h5py.File(self._paths[number], "r") as file:
                 self._columns = {name: file[name][:] for name in file}
             self._loaded = number
         row = index - (int(self._ends[number - 1]) if number else 0)
-        input_ids = self._columns["input_ids"][row].copy()
-        special = self._columns["special_token_positions"][row]
+        arrays = self._item({name: column[row] for name, column in self._columns.items()})
+        return [torch.from_numpy(np.asarray(array, np.int64)) for array in arrays]
+
+    def _item(self, row: dict[str, np.ndarray]) -> tuple[np.ndarray, ...]:
+        raise NotImplementedError
+
+
+class RowReader(FileRows):
+    """Native rows, masked one by one in Python.
+
+    As the fork's loader: an item is a row, padded to full length, its masks are drawn in `__getitem__`, and the default
+    collate function stacks items.  Unlike there, positions are drawn without replacement and the file in memory is not
+    changed.
+    """
+
+    def __init__(self, paths: Sequence[Path], vocabulary: Vocabulary, fraction: float, most: int) -> None:
+        super().__init__(paths)
+        self._mask_id, self._num_tokens = vocabulary.mask_id, len(vocabulary.tokens)
+        self._fraction, self._most = fraction, most
+
+    def _item(self, row: dict[str, np.ndarray]) -> tuple[np.ndarray, ...]:
+        input_ids, special = row["input_ids"].copy(), row["special_token_positions"]
         segments, attention = np.zeros_like(input_ids), np.zeros_like(input_ids)
         segments[special[1] + 1 : special[-1] + 1] = 1
         attention[: special[-1] + 1] = 1
         labels = self._mask(input_ids, special)
-        arrays = (input_ids, segments, attention, labels, self._columns["next_sentence_labels"][row])
-        return [torch.from_numpy(np.asarray(array, np.int64)) for array in arrays]
+        return input_ids, segments, attention, labels, row["next_sentence_labels"]
 
     def _mask(self, input_ids: np.ndarray, special: np.ndarray) -> np.ndarray:
         specials = set(special.tolist())
@@ -72,11 +84,25 @@ class RowReader(Dataset[list[torch.Tensor]]):
         return labels
 
 
-def row_reader_batches(paths: Sequence[Path], vocabulary: Vocabulary, batch_size: int) -> Iterator[int]:
+class StaticRowReader(FileRows):
+    """Rows that were masked when they were written, as NVIDIA's loader reads them: labels are laid out in Python."""
+
+    def _item(self, row: dict[str, np.ndarray]) -> tuple[np.ndarray, ...]:
+        labels = np.full_like(row["input_ids"], IGNORED)
+        used = np.count_nonzero(row["masked_lm_positions"])
+        labels[row["masked_lm_positions"][:used]] = row["masked_lm_ids"][:used]
+        return row["input_ids"], row["segment_ids"], row["input_mask"], labels, row["next_sentence_labels"]
+
+
+def batches_of(reader: FileRows, batch_size: int) -> Iterator[int]:
     """Yield the real tokens of each batch of one pass, in file order."""
-    reader = RowReader(paths, vocabulary, fraction=0.15, most=80)
     for batch in DataLoader(reader, batch_size=batch_size, num_workers=0):
         yield int(batch[2].sum())
+
+
+def row_reader_batches(paths: Sequence[Path], vocabulary: Vocabulary, batch_size: int) -> Iterator[int]:
+    """Yield the real tokens of each batch of native files; see `batches_of`."""
+    return batches_of(RowReader(paths, vocabulary, fraction=0.15, most=80), batch_size)
 
 
 def datasets_batches(rows: SequenceRows, vocabulary: Vocabulary, folder: Path) -> Callable[[int, int], Iterator[int]]:

@@ -34,9 +34,10 @@ from bert_pytorch.data.config import DataConfig
 from bert_pytorch.data.loader import BatchMaker, TrainingLoader
 from bert_pytorch.data.masking import policy_for
 from bert_pytorch.data.opening import open_corpora
+from bert_pytorch.shards.headers import Header, read_header
 from bert_pytorch.shards.layouts import MANIFEST
 from bert_pytorch.shards.manifest import read_manifest
-from bert_pytorch.shards.shard_file import Header, read_header, read_rows
+from bert_pytorch.shards.streams import read_rows
 from bert_pytorch.shards.writing import write_parts
 from tests.support.data import data_folder
 

@@ -19,12 +19,13 @@ from bert_pytorch.errors import InputError
 from bert_pytorch.files import atomic_write_json, exclusive_lock, sha256_of
 from bert_pytorch.progress import Progress
 from bert_pytorch.records import SequenceRows, StaticMasks
+from bert_pytorch.shards.headers import Header, read_header
 from bert_pytorch.shards.layouts import BUILD_LOG, EVAL_PREFIX, MANIFEST, TRAIN_PREFIX
 from bert_pytorch.shards.manifest import Manifest, ShardRecord, SplitCounts, read_manifest
 from bert_pytorch.shards.opening import Split, find_shards, open_shards
 from bert_pytorch.shards.packed_writing import write_packed
-from bert_pytorch.shards.shard_file import Header, read_header, read_parts
 from bert_pytorch.shards.shard_set import ShardSet
+from bert_pytorch.shards.streams import read_parts
 from bert_pytorch.shards.writing import Compression
 from bert_pytorch.tokenization.tokenizer import Tokenizer
 from bert_pytorch.vocabulary import read_vocabulary, vocabulary_sha256

@@ -12,8 +12,8 @@ from bert_pytorch.data.masking import MaskingPolicy, mask_tokens, sample_keys
 from bert_pytorch.errors import InputError
 from bert_pytorch.files import sha256_of
 from bert_pytorch.records import SequenceRows, StaticMasks
+from bert_pytorch.shards.headers import read_header
 from bert_pytorch.shards.manifest import ShardRecord
-from bert_pytorch.shards.shard_file import read_header
 from bert_pytorch.shards.writing import Compression, write_parts
 
 _ROWS_AT_ONCE = 4096

@@ -140,11 +140,8 @@ def evaluation_policy(config: EvaluationMaskingConfig, vocabulary: Vocabulary) -
 
 
 def _replacements(vocabulary: Vocabulary) -> np.ndarray:
-    usable = [
-        index
-        for index, token in enumerate(vocabulary.tokens)
-        if token not in vocabulary.special and not re.fullmatch(_UNUSED, token)
-    ]
+    special, unused = vocabulary.special, re.compile(_UNUSED).fullmatch
+    usable = [index for index, token in enumerate(vocabulary.tokens) if token not in special and not unused(token)]
     return np.asarray(usable or [vocabulary.mask_id], np.int32)
 
 

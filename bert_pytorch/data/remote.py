@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
-from bert_pytorch.data.shard_cache import RemoteShard, ShardCache, bytes_at_once, needed_by_others
+from bert_pytorch.data.shard_cache import RemoteShard, ShardCache
 from bert_pytorch.errors import ConfigError, InputError
 from bert_pytorch.records import Vocabulary
 from bert_pytorch.remote.fetch import FetchOptions, fetch_all
 from bert_pytorch.remote.files import RemoteFile
-from bert_pytorch.shards.cache import FOLDER_VARIABLE, LIMIT_VARIABLE, REMOTE, alone, cache_folder, limit_bytes
+from bert_pytorch.shards.cache import FOLDER_VARIABLE, LIMIT_VARIABLE, REMOTE, cache_folder, limit_bytes
 from bert_pytorch.shards.layouts import MANIFEST, UNFINISHED, is_held_out
+from bert_pytorch.shards.locks import alone
 from bert_pytorch.shards.manifest import read_manifest
 from bert_pytorch.shards.opening import OnBadShard, Split, entries_of, natural_order, open_shards, refuse_mixture
 from bert_pytorch.shards.shard_set import ShardSet
@@ -78,16 +79,15 @@ def open_remote_shards(
     if len(folders) > 1:
         listing = "".join(f"\n  - {url.rstrip('/')}/{folder}" for folder in folders)
         raise InputError(f"{url}: shards in more than one folder; name one of them:{listing}")
-    patience = options or FetchOptions()
-    around = _fetch_small(url, files, folders[0], patience)
+    around = _fetch_small(url, files, folders[0], options or FetchOptions())
     if (around / UNFINISHED).exists():
         raise InputError(f"{url}: this set is not finished (it has {UNFINISHED}). Upload it when its build is done.")
     listed = {PurePosixPath(file.path).name: file for file in chosen}
     manifest = read_manifest(around)
     if manifest is None:
-        cache, folder = _fetch_all_shards(url, around, listed, threads, patience)
+        cache = _fetch_all_shards(url, around, listed, threads, options)
         return open_shards(
-            folder, split, vocabulary, otherwise_lowercase=otherwise_lowercase, on_bad_shard=on_bad_shard,
+            cache.folder, split, vocabulary, otherwise_lowercase=otherwise_lowercase, on_bad_shard=on_bad_shard,
             files=cache,
         )  # fmt: skip
     records = [record for record in manifest.shards if is_held_out(record.name) == (split == "eval")]
@@ -103,12 +103,13 @@ def open_remote_shards(
         for record in records
     }
     folder = around / _identity({name: (shard.size, shard.sha256) for name, shard in shards.items()})
-    needed = _refuse_too_large(url, folder, [shard.size for shard in shards.values()], shuffle_window)
     entries = sorted(entries_of(manifest, folder, records), key=lambda entry: natural_order(entry.path))
     refuse_mixture(url, entries)
     found = vocabulary or read_vocabulary(around, manifest.lowercase)
     refuse_other_vocabulary(entries, found, "the one given" if vocabulary else url)
-    return ShardSet(entries, found, url, files=ShardCache(folder, shards, threads, patience, needed))
+    cache = ShardCache(folder, shards, shuffle_window, threads, options)
+    _refuse_too_large(url, cache, shuffle_window)
+    return ShardSet(entries, found, url, files=cache)
 
 
 def _identity(contents: Mapping[str, tuple[int, str | None]]) -> str:
@@ -154,14 +155,15 @@ def _fetch_small(url: str, files: tuple[RemoteFile, ...], folder: str, options: 
 
 
 def _fetch_all_shards(
-    url: str, around: Path, listed: Mapping[str, RemoteFile], threads: int, options: FetchOptions
-) -> tuple[ShardCache, Path]:
-    """Fetch a set that has no manifest, without which nobody knows how many rows it has; return where it is too."""
+    url: str, around: Path, listed: Mapping[str, RemoteFile], threads: int, options: FetchOptions | None
+) -> ShardCache:
+    """Fetch a set that has no manifest, without which nobody knows how many rows it has."""
     folder = around / _identity({name: (file.size or 0, file.etag) for name, file in listed.items()})
-    needed = _refuse_too_large(url, folder, [file.size or 0 for file in listed.values()], None)
-    logger.info("%s: no %s there, so all %d shards are fetched now: %.2f GB", url, MANIFEST, len(listed), needed / 1e9)
     shards = {name: RemoteShard(file.urls[0], file.size or 0, None) for name, file in listed.items()}
-    cache = ShardCache(folder, shards, threads, options, needed)
+    cache = ShardCache(folder, shards, 0, threads, options)
+    _refuse_too_large(url, cache, None)
+    total = cache.room.size / 1e9
+    logger.info("%s: no %s there, so all %d shards are fetched now: %.2f GB", url, MANIFEST, len(listed), total)
     try:
         cache.expect([folder / name for name in shards])
         for name in shards:
@@ -169,36 +171,35 @@ def _fetch_all_shards(
     except BaseException:
         cache.close()
         raise
-    return cache, folder
+    return cache
 
 
-def _refuse_too_large(url: str, copies: Path, sizes: list[int], window: int | None) -> int:
-    """Return the bytes that must be here at a time; without a manifest, where `window` is None, all.
+def _refuse_too_large(url: str, cache: ShardCache, window: int | None) -> None:
+    """Close a cache of which more must be here at a time than may, all of it where `window` is None.
 
     Raises:
-        ConfigError: if they are more than the cache or the disk can hold beside the other sets of this process.
+        ConfigError: if it is more than the folder or the disk can hold beside the other sets that are open.
     """
-    needed, others = bytes_at_once(sizes, window or 0), needed_by_others(copies)
-    folder = cache_folder()
-    folder.mkdir(parents=True, exist_ok=True)
+    needed, others, folder = cache.room.size, cache.room.beside, cache_folder()
     here = 0
     for file in (folder / REMOTE).glob("*/*/*.hdf5"):
         with contextlib.suppress(FileNotFoundError):  # other processes make room
             here += file.stat().st_size
     allowed, free = limit_bytes(), shutil.disk_usage(folder).free + here
     if needed + others <= min(allowed, free):
-        return needed
+        return
+    cache.close()
     limit = f"{allowed / 2**30:.2f} GiB (${LIMIT_VARIABLE})" if allowed <= free else f"{free / 2**30:.2f} GiB free"
-    beside = f", beside {others / 2**30:.2f} GiB of other sets" if others else ""
-    most = int((min(allowed, free) - others) // (2 * max(sizes)))
-    fewer = f", or draw samples from fewer shards at a time: --shuffle_window {most}"
+    beside = f", beside {others / 2**30:.2f} GiB of other sets that this or other processes read" if others else ""
+    advice = f"Raise ${LIMIT_VARIABLE}, or name another folder by ${FOLDER_VARIABLE}"
+    most = int((min(allowed, free) - others) // (2 * cache.largest))
+    if window is None:
+        advice += f"; upload a set with its {MANIFEST} to need only a part at a time."
+    elif most >= 1:
+        advice += f", or draw samples from fewer shards at a time: --shuffle_window {most}."
+    else:
+        advice += "."
+    gib = f"{needed / 2**30:.2f} GiB"
     raise ConfigError(
-        url,
-        [
-            f"{needed / 2**30:.2f} GiB of it must be here at a time{beside}, "
-            f"the cache {folder} may hold {limit}. Raise "
-            f"${LIMIT_VARIABLE}, or name another folder by ${FOLDER_VARIABLE}"
-            + (fewer if most >= 1 and window is not None else "")
-            + ("." if window is not None else f"; upload a set with its {MANIFEST} to need only a part at a time.")
-        ],
+        url, [f"{gib} of it must be here at a time{beside}, the cache {folder} may hold {limit}. {advice}"]
     )

@@ -18,12 +18,13 @@ from bert_pytorch.inspect.rows import samples_of
 from bert_pytorch.inspect.samples import Words, legend, sample_lines
 from bert_pytorch.inspect.terminal import Color, paint, printable, wants_color
 from bert_pytorch.records import Vocabulary
+from bert_pytorch.shards.entries import ShardEntry
+from bert_pytorch.shards.headers import Header, read_header
 from bert_pytorch.shards.layouts import is_held_out
 from bert_pytorch.shards.manifest import Manifest, read_manifest
 from bert_pytorch.shards.opening import find_shards
 from bert_pytorch.shards.row_checks import refuse_unsound
-from bert_pytorch.shards.shard_file import Header, read_header, read_rows
-from bert_pytorch.shards.shard_set import ShardEntry
+from bert_pytorch.shards.streams import read_rows
 from bert_pytorch.shards.vocabularies import refuse_other_vocabulary, vocabularies_beside
 from bert_pytorch.tokenization.tokenizer import tokenizer_from_vocabulary
 from bert_pytorch.vocabulary import read_vocabulary

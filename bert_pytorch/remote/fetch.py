@@ -42,7 +42,7 @@ class FetchOptions(NamedTuple):
     """Pause before the first further try, doubled each time up to a minute, each by a random factor of 0.5 to 1.5."""
     overwrite: bool = False
     """Fetch anew what is there."""
-    sleep: Callable[[float], None] = time.sleep
+    sleep: Callable[[float], object] = time.sleep
     jitter: random.Random = random.Random()
     cancelled: Callable[[], bool] = lambda: False
     """Asked before each try and after each piece that arrives: whether to give up; what has arrived stays."""
@@ -210,7 +210,7 @@ def _open(
     if url.startswith("s3://"):
         from bert_pytorch.remote.s3 import read_s3  # the door to boto3, which is optional
 
-        return read_s3(url, start, etag)
+        return read_s3(url, start, etag, timeout_seconds=options.timeout_seconds)
     return read_http(url, start, etag, secret=file.secret_header, timeout_seconds=options.timeout_seconds)
 
 

@@ -15,7 +15,9 @@ from bert_pytorch.remote.errors import NotThere, Refused, StartOver, TransferErr
 from bert_pytorch.remote.files import RemoteFile
 from bert_pytorch.remote.paths import refuse_unsafe_paths
 
-_CHUNK = 1 << 20
+_CHUNK = 1 << 16
+"""Bytes; what has arrived of a chunk is lost where the line breaks, which on a slow one must not be all."""
+_TIMEOUT_SECONDS = 30.0
 _ADVICE = "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, to credentials that may read it."
 _BAD_CREDENTIALS = {"ExpiredToken", "InvalidToken", "TokenRefreshRequired", "AuthorizationHeaderMalformed"}
 """Answers with status 400 that are about who asks; the others have 401 or 403."""
@@ -72,7 +74,9 @@ def list_s3(prefix_url: str, wanted: Callable[[str], bool] = lambda path: True) 
     return files
 
 
-def read_s3(url: str, start: int = 0, etag: str | None = None) -> tuple[S3Info, Iterator[bytes]]:
+def read_s3(
+    url: str, start: int = 0, etag: str | None = None, *, timeout_seconds: float = _TIMEOUT_SECONDS
+) -> tuple[S3Info, Iterator[bytes]]:
     """Open an object for reading from byte `start` on.
 
     Nothing of a broken stream is retried here: the caller knows what it has and asks for the rest.  Read from 0, an
@@ -82,9 +86,11 @@ def read_s3(url: str, start: int = 0, etag: str | None = None) -> tuple[S3Info, 
         url: `s3://bucket/key`, the key taken literally.
         start: the first byte wanted; at the object's end there are no chunks.
         etag: of the earlier reads that this one continues.
+        timeout_seconds: how long to wait for a connection, and for each piece of the answer; botocore asks up to three
+            times for an answer's beginning.
 
     Returns:
-        What the object is, and its bytes in chunks of at most 1 MiB.  Iterating raises as this function does.
+        What the object is, and its bytes in chunks of at most 64 KiB.  Iterating raises as this function does.
 
     Raises:
         StartOver: the object is not the one with `etag`, ends before `start`, or fails its checksum.
@@ -101,9 +107,10 @@ def read_s3(url: str, start: int = 0, etag: str | None = None) -> tuple[S3Info, 
     if etag is not None:
         request["IfMatch"] = etag
     with _translated(url):
-        answer = _get_object(request)
+        client = _client(timeout_seconds)
+        answer = _get_object(client, request)
         if answer is None:
-            return _end_of(url, request, start), iter(())
+            return _end_of(client, url, request, start), iter(())
     info = S3Info(_whole_size(answer, start, url), answer["ETag"])
     return info, _chunks(url, answer["Body"])
 
@@ -117,12 +124,12 @@ def _objects(url: str, bucket: str, prefix: str, limit: int | None = None) -> It
             yield from (_Object(entry["Key"], entry["Size"], entry["ETag"]) for entry in page.get("Contents", ()))
 
 
-def _get_object(request: dict[str, Any]) -> dict[str, Any] | None:
+def _get_object(client: Any, request: dict[str, Any]) -> dict[str, Any] | None:
     """Return S3's answer, or None where the range begins at or past the end."""
     from botocore.exceptions import ClientError
 
     try:
-        answer: dict[str, Any] = _client().get_object(**request)
+        answer: dict[str, Any] = client.get_object(**request)
     except ClientError as error:
         if _status(error.response) == 416:
             return None
@@ -130,8 +137,8 @@ def _get_object(request: dict[str, Any]) -> dict[str, Any] | None:
     return answer
 
 
-def _end_of(url: str, request: dict[str, Any], start: int) -> S3Info:
-    answer = _client().head_object(**{name: value for name, value in request.items() if name != "Range"})
+def _end_of(client: Any, url: str, request: dict[str, Any], start: int) -> S3Info:
+    answer = client.head_object(**{name: value for name, value in request.items() if name != "Range"})
     if answer["ContentLength"] != start:
         raise StartOver(f"{url}: has {answer['ContentLength']} bytes, {start} were fetched of it. Fetch it anew.")
     return S3Info(start, answer["ETag"])
@@ -153,19 +160,20 @@ def _chunks(url: str, body: Any) -> Iterator[bytes]:
             yield chunk
 
 
-def _client() -> Any:
+def _client(timeout_seconds: float = _TIMEOUT_SECONDS) -> Any:
     """Return this process's client: safe in threads, not across a fork, and it follows the environment."""
     settings = tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith("AWS_")))
-    return _client_for(os.getpid(), settings)
+    return _client_for(os.getpid(), settings, timeout_seconds)
 
 
-@lru_cache(maxsize=1)
-def _client_for(process: int, settings: tuple[tuple[str, str], ...]) -> Any:
+@lru_cache(maxsize=2)
+def _client_for(process: int, settings: tuple[tuple[str, str], ...], timeout_seconds: float) -> Any:
     boto3, botocore = _libraries()
     session = boto3.session.Session()
     signing = {} if session.get_credentials() else {"signature_version": botocore.UNSIGNED}
     retries = {"mode": "standard", "total_max_attempts": 3}  # of single requests; the rest is the caller's
-    return session.client("s3", config=botocore.config.Config(retries=retries, connect_timeout=10, **signing))
+    limits = {"connect_timeout": min(10.0, timeout_seconds), "read_timeout": timeout_seconds}
+    return session.client("s3", config=botocore.config.Config(retries=retries, **limits, **signing))
 
 
 def _libraries() -> tuple[Any, Any]:
@@ -197,6 +205,8 @@ def _translated(url: str) -> Iterator[None]:
         raise TransferError(
             f"{url}: no trusted connection ({error}). Check AWS_ENDPOINT_URL, or AWS_CA_BUNDLE for own certificates."
         ) from error
+    except (of_boto.ReadTimeoutError, of_boto.ConnectTimeoutError) as error:
+        raise TransferInterrupted(f"{url}: no answer in time. Check the network and AWS_ENDPOINT_URL.") from error
     except broken as error:
         raise TransferInterrupted(
             f"{url}: the connection failed ({error}). Check the network and AWS_ENDPOINT_URL, then start again."

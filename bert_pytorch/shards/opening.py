@@ -1,17 +1,20 @@
 """Opening all shards under a path: found, told by their manifest where they have one, and refused if they differ."""
 
 import collections
+import itertools
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from bert_pytorch.errors import DamagedShardError, InputError
 from bert_pytorch.records import Vocabulary
+from bert_pytorch.shards.entries import ShardEntry, ShardFiles
+from bert_pytorch.shards.headers import Header, read_header
 from bert_pytorch.shards.layouts import EVAL_PREFIX, UNFINISHED, is_held_out
 from bert_pytorch.shards.manifest import Manifest, ShardRecord, read_manifest
-from bert_pytorch.shards.shard_file import Header, read_header
-from bert_pytorch.shards.shard_set import ShardEntry, ShardFiles, ShardSet
+from bert_pytorch.shards.shard_set import ShardSet
 from bert_pytorch.shards.vocabularies import refuse_other_vocabulary, vocabularies_beside
 
 logger = logging.getLogger(__name__)
@@ -19,6 +22,7 @@ logger = logging.getLogger(__name__)
 Split = Literal["train", "eval"]
 OnBadShard = Literal["stop", "skip"]
 _SHOWN = 20
+_NUMBER = re.compile("[0-9]+")
 
 
 class _Found(NamedTuple):
@@ -103,11 +107,12 @@ def entries_of(manifest: Manifest, folder: Path, records: Sequence[ShardRecord])
 def refuse_mixture(path: str | Path, entries: Sequence[ShardEntry]) -> None:
     """Raise `InputError` listing the folders where shards differ in length, layout or task."""
     kinds: dict[tuple[str, str], set[Path]] = collections.defaultdict(set)
-    for entry in entries:
-        task = "sentence pairs" if entry.next_sentence else "single segments"
-        kinds["sequence length", str(entry.sequence_length)].add(entry.path.parent)
-        kinds["layout", entry.layout].add(entry.path.parent)
-        kinds["task", task].add(entry.path.parent)
+    for length, layout, pairs, folder in {
+        (entry.sequence_length, entry.layout, entry.next_sentence, entry.path.parent) for entry in entries
+    }:
+        kinds["sequence length", str(length)].add(folder)
+        kinds["layout", layout].add(folder)
+        kinds["task", "sentence pairs" if pairs else "single segments"].add(folder)
     for what in ("sequence length", "layout", "task"):
         found = {value: folders for (name, value), folders in kinds.items() if name == what}
         if len(found) > 1:
@@ -119,45 +124,48 @@ def refuse_mixture(path: str | Path, entries: Sequence[ShardEntry]) -> None:
 
 def natural_order(path: Path) -> tuple[str, tuple[int, ...], str]:
     """Order `train_2` before `train_10`, folder by folder."""
-    digits = "".join(letter if letter.isdigit() else " " for letter in path.name).split()
-    return str(path.parent), tuple(int(number) for number in digits), path.name
+    folder, _, name = str(path).rpartition("/")
+    return folder, tuple(int(number) for number in _NUMBER.findall(name)), name
 
 
 def _look_at_all(paths: list[Path], path: Path, split: Split) -> tuple[list[_Found], list[str]]:
     """Return the shards in order, and why others, whose rows nobody knows, cannot be among them."""
     found, lost = [], []
-    opened: set[Path] = set()
-    records: dict[Path, ShardEntry] = {}
-    sizes: dict[Path, int] = {}
-    folders: dict[Path, list[Path]] = collections.defaultdict(list)
-    for file in paths:
-        folders[file.parent].append(file)
-    for folder, files in folders.items():
-        manifest = _manifest_of(folder, files, path, split)
+    for folder, files in itertools.groupby(paths, key=lambda file: file.parent):  # sorted: each folder comes once
+        together = list(files)
+        manifest = _manifest_of(folder, together, path, split)
+        told = {}
         if manifest is not None:
-            records |= {entry.path: entry for entry in entries_of(manifest, folder, manifest.shards)}
-            sizes |= {folder / record.name: record.bytes for record in manifest.shards}
-    for file in paths:
-        try:
-            entry, header = records.get(file), None
-            size = file.stat().st_size
-            if entry is not None and sizes[file] and size != sizes[file]:
-                raise DamagedShardError(
-                    f"{file}: found {size:,} bytes, its manifest says {sizes[file]:,}: truncated or exchanged. "
-                    f"`python -m bert_pytorch.corpus verify --input {file.parent}` names all that is wrong.",
-                    file,
-                )
-            if entry is None or not sizes[file] or file.parent not in opened:
+            entries = entries_of(manifest, folder, manifest.shards)
+            told = {record.name: (entry, record.bytes) for entry, record in zip(entries, manifest.shards, strict=True)}
+        header = None
+        for file in together:
+            entry, size = told.get(file.name, (None, 0))
+            try:
+                if size:
+                    _refuse_other_size(file, size)
+                if entry is not None and size and header is not None:
+                    found.append(_Found(entry, None, None))
+                    continue
                 header = read_header(file)
-                opened.add(file.parent)
                 _refuse_other_rows(header, entry)
-            found.append(_Found(entry or ShardEntry.of(header), header, None))  # type: ignore[arg-type]
-        except DamagedShardError as error:
-            if file in records:
-                found.append(_Found(records[file], None, str(error)))
-            else:
-                lost.append(str(error))
+                found.append(_Found(entry or ShardEntry.of(header), header, None))
+            except DamagedShardError as error:
+                if entry is not None:
+                    found.append(_Found(entry, None, str(error)))
+                else:
+                    lost.append(str(error))
     return found, lost
+
+
+def _refuse_other_size(file: Path, wanted: int) -> None:
+    size = file.stat().st_size
+    if size != wanted:
+        raise DamagedShardError(
+            f"{file}: found {size:,} bytes, its manifest says {wanted:,}: truncated or exchanged. "
+            f"`python -m bert_pytorch.corpus verify --input {file.parent}` names all that is wrong.",
+            file,
+        )
 
 
 def _refuse_other_rows(header: Header, entry: ShardEntry | None) -> None:

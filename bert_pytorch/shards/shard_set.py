@@ -1,68 +1,23 @@
 """All shards under one path as one long table of rows."""
 
-import collections
-import contextlib
 import itertools
-import logging
-import resource
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from bert_pytorch.errors import DamagedShardError
 from bert_pytorch.records import SequenceRows, Vocabulary
-from bert_pytorch.shards.cache import FOLDER_VARIABLE, LIMIT_VARIABLE, cache_folder, limit_bytes, spare
-from bert_pytorch.shards.layouts import STATIC_LAYOUTS, Layout
+from bert_pytorch.shards.entries import ShardEntry, ShardFiles
+from bert_pytorch.shards.headers import Header
+from bert_pytorch.shards.layouts import STATIC_LAYOUTS
+from bert_pytorch.shards.mapped import OpenShard
+from bert_pytorch.shards.open_shards import OpenShards
 from bert_pytorch.shards.row_checks import damaged_row, unsound_row
-from bert_pytorch.shards.shard_file import Header, OpenShard, read_header, rows_of, scatter_columns
-
-logger = logging.getLogger(__name__)
+from bert_pytorch.shards.row_columns import rows_of, scatter_columns
 
 T = TypeVar("T")
-
-_MOST_MAPPED = 16384
-"""Linux allows a process 65,530 mappings."""
-_SPARED_DESCRIPTORS = 256
-
-
-class ShardEntry(NamedTuple):
-    """What is known of a shard before it is opened."""
-
-    path: Path
-    layout: Layout
-    num_rows: int
-    sequence_length: int
-    next_sentence: bool
-    attributes: dict[str, Any]
-    """Of the file, or what a manifest says for all: `vocabulary_sha256`, `lowercase`."""
-
-    @classmethod
-    def of(cls, header: Header) -> "ShardEntry":
-        """Take what a header says."""
-        return cls(
-            header.path,
-            header.layout,
-            header.num_rows,
-            header.sequence_length,
-            header.next_sentence,
-            {name: header.attributes[name] for name in ("vocabulary_sha256", "lowercase") if name in header.attributes},
-        )
-
-
-class ShardFiles(Protocol):
-    """Brings the files of shards that lie elsewhere."""
-
-    def locate(self, path: Path) -> Path:
-        """Wait until the file of a shard is at `path`, and return that."""
-
-    def expect(self, paths: Sequence[Path]) -> None:
-        """Begin to fetch files, in this order."""
-
-    def close(self) -> None:
-        """End what fetches ahead."""
 
 
 class ShardSet:
@@ -85,13 +40,9 @@ class ShardSet:
         files: ShardFiles | None = None,
     ) -> None:
         self._entries = list(entries)
-        self._headers = dict(headers or {})
         self._files = files
         self._ends = np.cumsum([entry.num_rows for entry in entries], dtype=np.int64)
-        self._open: collections.OrderedDict[int, OpenShard] = collections.OrderedDict()
-        self._most_open = 0
-        self._lock = threading.Lock()
-        self._announced = False
+        self._open = OpenShards(self._entries, source, headers or {}, files)
         self._source = source
         self._excluded: frozenset[int] = frozenset()
         self._structure = None if vocabulary is None else (vocabulary.cls_id, vocabulary.sep_id, len(vocabulary.tokens))
@@ -120,7 +71,7 @@ class ShardSet:
     @property
     def headers(self) -> list[Header]:
         """The shards' headers, in order; opens every file that was not touched yet."""
-        return [self._header(number) for number in range(len(self._entries))]
+        return [self._open.header(number) for number in range(len(self._entries))]
 
     @property
     def paths(self) -> list[Path]:
@@ -194,16 +145,12 @@ class ShardSet:
         """Say which shards are needed next, in this order: elsewhere ones are fetched ahead, others let go."""
         if self._files is None:
             return
-        needed = set(shards)
-        with self._lock:  # a mapping keeps the disk space of a file that was removed
-            for number in [number for number in self._open if number not in needed]:
-                del self._open[number]
+        self._open.keep_only(set(shards))
         self._files.expect([self._entries[number].path for number in shards])
 
     def close(self) -> None:
         """Forget all mappings and end what fetches ahead; the next read opens them again."""
-        with self._lock:
-            self._open.clear()
+        self._open.close()
         if self._files is not None:
             self._files.close()
 
@@ -220,82 +167,10 @@ class ShardSet:
         for start, stop in itertools.pairwise(bounds):
             number = int(owners[start]) if stop else 0
             first = int(self._ends[number]) - self._entries[number].num_rows
-            parts.append(read(self._shard(number), inside[start:stop] - first))
+            parts.append(read(self._open[number], inside[start:stop] - first))
         return parts, order
-
-    def _shard(self, number: int) -> OpenShard:
-        with self._lock:  # the loader's threads read rows side by side
-            shard = self._open.get(number)
-            if shard is not None:
-                self._open.move_to_end(number)
-                shard.refuse_shrunk()
-                return shard
-        if self._files is None:
-            return self._opened(number)
-        self._files.locate(self._entries[number].path)  # may take long: other threads go on meanwhile
-        try:
-            return self._opened(number)
-        except FileNotFoundError:  # another process made room in the cache before the file was mapped
-            self._files.locate(self._entries[number].path)
-            return self._opened(number)
-
-    def _opened(self, number: int) -> OpenShard:
-        with self._lock:
-            if number in self._open:
-                return self._open[number]
-            header = self._header(number)
-            if header.offsets is None:
-                self._announce_cache()
-            self._most_open = self._most_open or most_mapped(len(self._entries))
-            while len(self._open) >= self._most_open:
-                self._open.popitem(last=False)
-            self._open[number] = OpenShard(header)
-            return self._open[number]
-
-    def _header(self, number: int) -> Header:
-        """Return a shard's header, read once; refuse one that is not what the manifest says."""
-        if number not in self._headers:
-            entry = self._entries[number]
-            header = read_header(entry.path)
-            found, wanted = ShardEntry.of(header)._replace(path=entry.path), entry
-            for name in ("num_rows", "layout", "sequence_length", "next_sentence", "attributes"):
-                if getattr(found, name) != getattr(wanted, name):
-                    raise DamagedShardError(
-                        f"{header.path}: its {name.replace('_', ' ')} is {getattr(found, name)}, its manifest says "
-                        f"{getattr(wanted, name)}. Build the set again.",
-                        entry.path,
-                    )
-            self._headers[number] = header
-        return self._headers[number]
 
     def _damaged(self, index: int, found: str) -> DamagedShardError:
         number = int(self.owners(np.array([index]))[0])
         row = index - (int(self._ends[number]) - self._entries[number].num_rows)
         return damaged_row(self._entries[number].path, row, found)
-
-    def _announce_cache(self) -> None:
-        if self._announced:
-            return
-        self._announced = True
-        compressed = [header for header in self._headers.values() if header.offsets is None]
-        spare(header.path for header in compressed)
-        total = sum(header.flat_bytes for header in compressed) * len(self._entries) // len(self._headers)
-        logger.info(
-            "%s: %d compressed shard(s) take %.2f GiB decompressed in %s, made once ($%s names another folder)",
-            *(self._source, len(self._entries), total / 2**30, cache_folder(), FOLDER_VARIABLE),
-        )
-        if total > limit_bytes():
-            logger.warning("that is more than $%s: %.2f GiB", LIMIT_VARIABLE, limit_bytes() / 2**30)
-
-
-def most_mapped(wanted: int) -> int:
-    """Return how many shards to keep mapped, each with a file descriptor; raises this process's limit where it may."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = wanted + _SPARED_DESCRIPTORS
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        raised = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
-            soft = raised
-    room = wanted if soft == resource.RLIM_INFINITY else max(soft - _SPARED_DESCRIPTORS, soft // 2)
-    return max(1, min(wanted, room, _MOST_MAPPED))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bert_pytorch.errors import InputError
 from bert_pytorch.records import Vocabulary
-from bert_pytorch.shards.shard_set import ShardEntry
+from bert_pytorch.shards.entries import ShardEntry
 from bert_pytorch.vocabulary import TOKENIZER_JSON, VOCABULARY_FILES, read_vocabulary, vocabulary_sha256
 
 

@@ -11,10 +11,11 @@ from bert_pytorch.corpus.inspection.histograms import Chart, draw_up, from_dense
 from bert_pytorch.corpus.inspection.token_use import token_use
 from bert_pytorch.progress import Progress
 from bert_pytorch.records import SequenceRows, Vocabulary
+from bert_pytorch.shards.headers import Header
 from bert_pytorch.shards.manifest import read_manifest
 from bert_pytorch.shards.opening import find_shards, open_shards
-from bert_pytorch.shards.shard_file import Header, read_parts
 from bert_pytorch.shards.shard_set import ShardSet
+from bert_pytorch.shards.streams import read_parts
 from bert_pytorch.vocabulary import vocabulary_sha256
 
 _TASKS = 256

@@ -10,10 +10,11 @@ from bert_pytorch.corpus.inspection.row_problems import row_problems
 from bert_pytorch.errors import InputError, explain_os_error
 from bert_pytorch.files import sha256_of
 from bert_pytorch.records import Vocabulary
+from bert_pytorch.shards.entries import ShardEntry
+from bert_pytorch.shards.headers import Header, read_header
 from bert_pytorch.shards.layouts import COLUMNS, SPECIAL_TOKEN_POSITIONS
 from bert_pytorch.shards.manifest import ShardRecord
-from bert_pytorch.shards.shard_file import Header, read_cls_positions, read_header, read_parts
-from bert_pytorch.shards.shard_set import ShardEntry
+from bert_pytorch.shards.streams import read_cls_positions, read_parts
 from bert_pytorch.shards.vocabularies import refuse_other_vocabulary
 
 

@@ -19,11 +19,11 @@ from bert_pytorch.errors import InputError
 from bert_pytorch.files import TEMPORARY_PREFIX
 from bert_pytorch.progress import Progress
 from bert_pytorch.records import Vocabulary
+from bert_pytorch.shards.entries import ShardEntry
+from bert_pytorch.shards.headers import Header, read_header
 from bert_pytorch.shards.layouts import MANIFEST, UNFINISHED, is_held_out
 from bert_pytorch.shards.manifest import Manifest, read_manifest
 from bert_pytorch.shards.opening import find_shards
-from bert_pytorch.shards.shard_file import Header, read_header
-from bert_pytorch.shards.shard_set import ShardEntry
 from bert_pytorch.shards.vocabularies import vocabularies_beside
 from bert_pytorch.vocabulary import TOKENIZER_JSON, VOCABULARY_TEXT, read_vocabulary, vocabulary_sha256
 

@@ -18,8 +18,9 @@ from bert_pytorch.data.texts.tokenizing import tokenize
 from bert_pytorch.errors import ConfigError, InputError
 from bert_pytorch.progress import Progress
 from bert_pytorch.records import SequenceRows, Vocabulary
-from bert_pytorch.shards.cache import FOLDER_VARIABLE, LIMIT_VARIABLE, built_once, cache_folder, identity, limit_bytes
+from bert_pytorch.shards.cache import FOLDER_VARIABLE, LIMIT_VARIABLE, cache_folder, identity, limit_bytes
 from bert_pytorch.shards.opening import Split
+from bert_pytorch.shards.room import built_once
 from bert_pytorch.vocabulary import vocabulary_sha256
 
 logger = logging.getLogger(__name__)

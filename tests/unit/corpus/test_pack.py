@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from bert_pytorch.data.row_packing import pack_lengths
 from bert_pytorch.errors import DamagedShardError
 from bert_pytorch.records import SequenceRows
+from bert_pytorch.shards.headers import read_header
+from bert_pytorch.shards.mapped import OpenShard
 from bert_pytorch.shards.opening import open_shards
 from bert_pytorch.shards.packed_writing import packed_columns, write_packed
-from bert_pytorch.shards.shard_file import OpenShard, read_header, read_parts, read_rows
+from bert_pytorch.shards.streams import read_parts, read_rows
 from bert_pytorch.shards.writing import write_shard
 from bert_pytorch.vocabulary import vocabulary_text
 from tests.support.data import shared_data

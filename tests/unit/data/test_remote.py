@@ -3,7 +3,9 @@
 import threading
 import weakref
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
@@ -14,12 +16,14 @@ from bert_pytorch.data.config import DataConfig
 from bert_pytorch.data.loader import BatchMaker, TrainingLoader, Update
 from bert_pytorch.data.masking import policy_for
 from bert_pytorch.data.opening import held_out_beside, open_corpora
+from bert_pytorch.data.shard_cache import ShardCache
 from bert_pytorch.errors import ConfigError, DamagedShardError, InputError
-from bert_pytorch.remote import s3
+from bert_pytorch.remote import s3 as door
 from bert_pytorch.remote.fetch import FetchOptions
 from bert_pytorch.shards.opening import open_shards
 from tests.support.data import shared_data
-from tests.support.s3_server import CREDENTIALS, cutting_proxy, s3_server, use_s3
+from tests.support.s3_server import CREDENTIALS, s3_server, use_s3
+from tests.support.wire import Break, wire
 
 boto3 = pytest.importorskip("boto3")
 URL = "s3://corpora/set"
@@ -41,24 +45,34 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """A server on this machine."""
+    with s3_server() as endpoint:
+        yield endpoint
+
+
 @pytest.fixture
-def server(local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def server(s3: str, local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The set in a bucket of a server on this machine, and an empty cache."""
     monkeypatch.setenv("BERT_PYTORCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(shard_cache, "FetchOptions", lambda: AT_ONCE)
+    monkeypatch.setattr(shard_cache, "FetchOptions", lambda **patience: AT_ONCE)
     monkeypatch.setattr(remote, "FetchOptions", lambda: AT_ONCE)
-    monkeypatch.setattr(shard_cache, "_opened", weakref.WeakSet())
+    opened = weakref.WeakSet()
+    made = ShardCache.__init__
+    monkeypatch.setattr(ShardCache, "__init__", lambda cache, *how: (made(cache, *how), opened.add(cache))[0])
     remote._listed.cache_clear()
-    with s3_server() as endpoint:
-        use_s3(monkeypatch, endpoint)
-        bucket(endpoint).create()
-        for path in local.iterdir():
-            bucket(endpoint).put_object(Key=f"set/{path.name}", Body=path.read_bytes())
-        yield endpoint
-        for cache in list(shard_cache._opened):
-            cache.close()
+    use_s3(monkeypatch, s3)
+    with urlopen(Request(f"{s3}/moto-api/reset", b"", method="POST")):
+        bucket(s3).create()
+    for path in local.iterdir():
+        bucket(s3).put_object(Key=f"set/{path.name}", Body=path.read_bytes())
+    yield s3
+    for cache in list(opened):
+        cache.close()
 
 
+@lru_cache
 def bucket(endpoint: str) -> "boto3.resources.base.ServiceResource":
     return boto3.resource(
         "s3",
@@ -102,8 +116,9 @@ def test_updates_are_those_of_a_local_copy_and_nothing_is_fetched_before(
 def test_updates_survive_a_line_that_breaks(
     server: str, local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with cutting_proxy(server, [10**9] * 4 + [5000, 20000, 300, 10**9, 40000, 1]) as endpoint:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    cuts = [Break(5000), Break(20000), Break(300), None, Break(40000), Break(1)]
+    with wire(server, cuts, of=".hdf5") as line:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", line.url)
         loader = loader_of(URL, remote_prefetch=3)
         assert_same_updates(loader, loader_of(str(local)), 8)
         loader.corpora.close()
@@ -141,13 +156,13 @@ def test_a_second_start_fetches_no_shard_again_and_ranks_share_them(
     server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    read = s3.read_s3
+    read = door.read_s3
 
-    def counted(url: str, start: int = 0, etag: str | None = None) -> object:
+    def counted(url: str, start: int = 0, etag: str | None = None, **limits: float) -> object:
         asked.append(url)
-        return read(url, start, etag)
+        return read(url, start, etag, **limits)
 
-    monkeypatch.setattr(s3, "read_s3", counted)
+    monkeypatch.setattr(door, "read_s3", counted)
     loaders = [loader_of(URL, remote_prefetch=2) for _ in range(2)]  # each with a cache of its own, as ranks have
     threads = [threading.Thread(target=loader.update_at, args=(0,)) for loader in loaders]
     for thread in threads:

@@ -1,11 +1,8 @@
-"""The cache of remote shards: its bound on the disk, copies of other contents, several processes, kills, stops."""
+"""The cache of remote shards: its bound on the disk, copies of other contents, stops."""
 
 import contextlib
 import json
 import os
-import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -22,39 +19,30 @@ from bert_pytorch.data.shard_cache import RemoteShard, ShardCache
 from bert_pytorch.errors import ConfigError
 from bert_pytorch.remote.errors import TransferError
 from bert_pytorch.remote.fetch import FetchOptions
+from bert_pytorch.shards.cache import cache_folder
+from bert_pytorch.shards.locks import locked
 from bert_pytorch.shards.opening import open_shards
-from tests.support.s3_server import recording_proxy
-from tests.unit.data.test_remote import URL, bucket, loader_of, local, server
+from tests.support.wire import wire
+from tests.unit.data.test_remote import URL, bucket, loader_of, local, s3, server
 
-__all__ = ["local", "server"]
-
-FETCH_ONE = """
-import sys
-from pathlib import Path
-from bert_pytorch.data.shard_cache import RemoteShard, ShardCache
-folder, name, size = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-print("begins", flush=True)
-ShardCache(folder, {name: RemoteShard("s3://corpora/set/" + name, size, None)}, 0).locate(folder / name)
-"""
+__all__ = ["local", "s3", "server"]
 
 
-def cache_of(local: Path, folder: Path, threads: int, options: FetchOptions | None = None) -> ShardCache:
+def cache_of(
+    local: Path, folder: Path, threads: int, options: FetchOptions | None = None, window: int = 0
+) -> ShardCache:
     """Return a cache of the set's training shards."""
     shards = {
         path.name: RemoteShard(f"s3://corpora/set/{path.name}", path.stat().st_size, None)
         for path in local.glob("train_*.hdf5")
     }
-    return ShardCache(folder, shards, threads, options)
+    return ShardCache(folder, shards, window, threads, options)
 
 
 def open_foreign(local: Path, prefix: str, **settings: object) -> Corpora:
     remote._listed.cache_clear()
     config = DataConfig.model_validate({"input_dir": f"s3://corpora/{prefix}", **settings})
     return open_corpora(config.input_dir, "train", config, open_shards(local).vocabulary, lowercase=True)
-
-
-def process_fetching(folder: Path, name: str, size: int) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen([sys.executable, "-c", FETCH_ONE, str(folder), name, str(size)], stdout=subprocess.PIPE)
 
 
 def largest(local: Path) -> Path:
@@ -81,13 +69,13 @@ def test_shards_fetched_side_by_side_keep_the_bound(
     monkeypatch.setenv("BERT_PYTORCH_CACHE_GIB", str(limit / 2**30))
     folder = tmp_path / "cache/remote/address/content"
     paths = [folder / path.name for path in sorted(local.glob("train_*.hdf5"))]
-    cache = cache_of(local, folder, 4)
+    cache = cache_of(local, folder, 4, window=2)
     fetch, held = shard_cache.fetch, []
 
     def measured(*words: object) -> Path:
         time.sleep(0.2)  # all threads have made room by now
         copy = fetch(*words)
-        held.append(_bytes_below(folder))
+        held.append(bytes_below(folder))
         return copy
 
     monkeypatch.setattr(shard_cache, "fetch", measured)
@@ -101,14 +89,15 @@ def test_shards_fetched_side_by_side_keep_the_bound(
     cache.close()
 
 
-def _bytes_below(folder: Path) -> int:
+def bytes_below(folder: Path) -> int:
     """Sum up the files' bytes, parts included; one that is renamed meanwhile counts once."""
     sizes = {}
-    for parent, _, names in os.walk(folder):  # passes over folders that are removed meanwhile
-        for name in [name for name in names if name.endswith(".hdf5")]:
-            with contextlib.suppress(FileNotFoundError):
-                state = (Path(parent) / name).stat()
-                sizes[state.st_ino] = state.st_size
+    with locked(cache_folder() / ".lock-room"):  # nothing is removed meanwhile, so that all of it is there at a time
+        for parent, _, names in os.walk(folder):
+            for name in [name for name in names if name.endswith(".hdf5")]:
+                with contextlib.suppress(FileNotFoundError):
+                    state = (Path(parent) / name).stat()
+                    sizes[state.st_ino] = state.st_size
     return sum(sizes.values())
 
 
@@ -189,15 +178,10 @@ def test_what_is_not_expected_any_more_can_still_be_had(
     cache = cache_of(local, folder, 1)
     first, second = folder / "train_0.hdf5", folder / "train_1.hdf5"
     cache.expect([first, second])
-    pending = cache._pending[second.name]
-    waiting = threading.Event()
-    result = pending.result
-    monkeypatch.setattr(pending, "result", lambda: (waiting.set(), result())[1])
     found: list[Path] = []
     thread = threading.Thread(target=lambda: found.append(cache.locate(second)))
-    thread.start()
-    assert waiting.wait(10)
     cache.expect([])
+    thread.start()
     goes_on.set()
     thread.join(10)
     cache.close()
@@ -209,8 +193,8 @@ def test_closing_ends_pauses_threads_and_files(
 ) -> None:
     folder, asked = tmp_path / "cache/remote/a/b", threading.Event()
     threads = set(threading.enumerate())
-    with recording_proxy("http://127.0.0.1:9", asked.set) as (endpoint, _):  # nothing listens there
-        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    with wire("http://127.0.0.1:9", on_request=asked.set) as line:  # nothing listens there
+        monkeypatch.setenv("AWS_ENDPOINT_URL", line.url)
         cache = cache_of(local, folder, 2, FetchOptions(first_pause_seconds=600.0))
         cache.expect([folder / "train_1.hdf5"])
         assert asked.wait(20)
@@ -231,48 +215,3 @@ def _open_files() -> list[str]:
         with contextlib.suppress(FileNotFoundError):
             links.append(str(link.readlink()))
     return links
-
-
-def test_two_processes_share_one_download(
-    server: str, local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder, shard = tmp_path / "cache/remote/a/b", largest(local)
-    with recording_proxy(server, pause=0.3) as (endpoint, requests):
-        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-        both = [process_fetching(folder, shard.name, shard.stat().st_size) for _ in range(2)]
-        assert [process.wait(30) for process in both] == [0, 0]
-        for process in both:
-            process.communicate()
-    assert [line for line in requests if shard.name in line] == [f"GET /corpora/set/{shard.name} HTTP/1.1"]
-    assert (folder / shard.name).read_bytes() == shard.read_bytes()
-
-
-def test_a_download_goes_on_where_a_killed_process_was(
-    server: str, local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    size = 8 << 20
-    content = np.random.default_rng(0).bytes(size)
-    bucket(server).put_object(Key="set/large.hdf5", Body=content)
-    folder = tmp_path / "cache/remote/a/b"
-    with recording_proxy(server, bytes_before_stall=5 << 20) as (endpoint, _):
-        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-        process = process_fetching(folder, "large.hdf5", size)
-        deadline = time.monotonic() + 20
-        while _arrived(folder) < 4 << 20 and time.monotonic() < deadline:
-            time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-    arrived = _arrived(folder)
-    assert 0 < arrived < size
-    with recording_proxy(server) as (endpoint, requests):
-        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-        process = process_fetching(folder, "large.hdf5", size)
-        process.communicate(timeout=30)
-        assert process.returncode == 0
-    assert (folder / "large.hdf5").read_bytes() == content
-    assert [line for line in requests if line.startswith("Range")] == [f"Range: bytes={arrived}-"]
-    assert list((tmp_path / "cache").glob(".reserved-*")) == []
-
-
-def _arrived(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob(".partial-*large.hdf5"))

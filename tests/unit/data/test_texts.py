@@ -21,7 +21,7 @@ from bert_pytorch.data.texts.token_file import open_token_file, write_token_file
 from bert_pytorch.data.texts.token_set import TokenSet, open_texts
 from bert_pytorch.errors import InputError, WorkerError
 from bert_pytorch.records import Vocabulary
-from bert_pytorch.shards import cache
+from bert_pytorch.shards import room
 from bert_pytorch.tokenization.flat import FlatTokens
 from bert_pytorch.vocabulary import vocabulary_text
 from tests.support.text_tables import write_dataset, write_parquet
@@ -45,7 +45,7 @@ TEXTS = [
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Give each test a cache of its own, in a process that has used nothing yet."""
     monkeypatch.setenv("BERT_PYTORCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(cache, "_used", set())
+    monkeypatch.setattr(room, "_used", set())
     return tmp_path / "cache"
 
 
@@ -219,7 +219,7 @@ def test_the_least_recently_used_tokens_make_room(
         made = opened(path).paths[0]
         os.utime(made, (1000 + age, 1000 + age))
     size = made.stat().st_size
-    monkeypatch.setattr(cache, "_used", set())  # as in another process
+    monkeypatch.setattr(room, "_used", set())  # as in another process
     monkeypatch.setenv("BERT_PYTORCH_CACHE_GIB", str(2.5 * size / 2**30))
     third = opened(paths[2])
     assert set(folder.glob("*.tokens")) == {made, third.paths[0]}

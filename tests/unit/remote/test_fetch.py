@@ -445,7 +445,8 @@ def test_s3_addresses_take_the_same_way(tmp_path: Path, monkeypatch: pytest.Monk
 
     asked: list[tuple[str, int, str | None]] = []
 
-    def read_s3(url: str, start: int, etag: str | None) -> tuple[s3.S3Info, Iterator[bytes]]:
+    def read_s3(url: str, start: int, etag: str | None, *, timeout_seconds: float) -> tuple[s3.S3Info, Iterator[bytes]]:
+        assert timeout_seconds == 5
         asked.append((url, start, etag))
 
         def chunks() -> Iterator[bytes]:

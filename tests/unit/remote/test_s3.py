@@ -14,7 +14,8 @@ import pytest
 from bert_pytorch.errors import InputError, MissingDependencyError
 from bert_pytorch.remote.errors import NotThere, Refused, StartOver, TransferError, TransferInterrupted
 from bert_pytorch.remote.s3 import list_s3, read_s3
-from tests.support.s3_server import cutting_proxy, s3_server, use_s3
+from tests.support.s3_server import s3_server, use_s3
+from tests.support.wire import Break, wire
 
 pytest.importorskip("boto3")
 
@@ -146,8 +147,8 @@ def test_a_breaking_connection_is_resumed_byte_for_byte(
     content = random.Random(2).randbytes(5_000_000)
     bucket.put_object(Key="a", Body=content)
     cuts = [1_500_000, 400_000, 2_000_000]
-    with cutting_proxy(server, cuts) as proxy:
-        use_s3(monkeypatch, proxy)
+    with wire(server, map(Break, cuts)) as line:
+        use_s3(monkeypatch, line.url)
         got, ends = resumed("s3://corpus/a", 5)
     assert got == content
     assert len(ends) == 3
@@ -155,10 +156,27 @@ def test_a_breaking_connection_is_resumed_byte_for_byte(
     assert 1 << 20 <= ends[0] <= ends[-1] <= sum(cuts)
 
 
+def test_a_line_that_stalls_is_left_in_time_and_little_that_came_is_lost(
+    bucket: Any, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = random.Random(3).randbytes(500_000)
+    bucket.put_object(Key="a", Body=content)
+    with wire(server, [Break(300_000, stalls=True)]) as line:
+        use_s3(monkeypatch, line.url)
+        info, chunks = read_s3("s3://corpus/a", timeout_seconds=0.3)
+        received: list[bytes] = []
+        with pytest.raises(TransferInterrupted, match="no answer in time"):
+            received.extend(chunks)
+        got = b"".join(received)
+        assert 300_000 - 2 * (1 << 16) < len(got) < 300_000
+        _, rest = read_s3("s3://corpus/a", len(got), info.etag, timeout_seconds=0.3)
+        assert got + b"".join(rest) == content
+
+
 def test_bytes_that_changed_on_the_way_are_not_taken(bucket: Any, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     bucket.put_object(Key="a", Body=b"good " * 500_000)
-    with cutting_proxy(server, [], (b"good", b"gold")) as proxy:
-        use_s3(monkeypatch, proxy)
+    with wire(server, spoil=(b"good", b"gold")) as line:
+        use_s3(monkeypatch, line.url)
         info, chunks = read_s3("s3://corpus/a")
         with pytest.raises(StartOver, match="fail S3's checksum"):
             list(chunks)

@@ -76,13 +76,13 @@ def open_descriptors() -> int:
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """List the files that HDF5 opens from now on."""
     found: list[str] = []
-    genuine = h5py.File
+    genuine = h5py.h5f.open  # h5py.File calls it too
 
-    def counted(name: object, *arguments: object, **more: object) -> h5py.File:
-        found.append(Path(str(name)).name)
+    def counted(name: bytes, *arguments: object, **more: object) -> h5py.h5f.FileID:
+        found.append(Path(os.fsdecode(name)).name)
         return genuine(name, *arguments, **more)
 
-    monkeypatch.setattr(h5py, "File", counted)
+    monkeypatch.setattr(h5py.h5f, "open", counted)
     return found
 
 

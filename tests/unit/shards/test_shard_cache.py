@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import resource
 import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import h5py
@@ -13,7 +15,7 @@ import numpy as np
 import pytest
 
 from bert_pytorch.errors import ConfigError, InputError
-from bert_pytorch.shards import cache
+from bert_pytorch.shards import cache, flat_files, room
 from bert_pytorch.shards.opening import open_shards
 from bert_pytorch.shards.writing import write_shard
 from tests.support.sequence_rows import assert_same_rows, make_rows
@@ -25,7 +27,7 @@ MIB = 2**20
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Give each test a cache of its own, in a process that has used nothing yet."""
     monkeypatch.setenv("BERT_PYTORCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(cache, "_used", set())
+    monkeypatch.setattr(room, "_used", set())
     return tmp_path / "cache"
 
 
@@ -56,13 +58,33 @@ def write_foreign(path: Path, dtype: str = "i4", n: int = 50) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["<i4", ">i8", "u2"])
-def test_chunks_of_any_shape_and_dtype_give_the_same_rows(
-    dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cache, "_BYTES_AT_ONCE", 100)  # many pieces
+def test_chunks_of_any_shape_and_dtype_give_the_same_rows(dtype: str, tmp_path: Path) -> None:
     write_foreign(tmp_path / "train_0.hdf5", dtype)
     chosen = np.random.default_rng(0).permutation(50)
     assert_same_rows(open_shards(tmp_path).rows(chosen), make_rows(50, slots=3, seed=1), chosen)
+
+
+def test_other_shards_are_read_while_one_is_decompressed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_shard(tmp_path / "train_0.hdf5", make_rows(20), {}, "gzip")
+    write_shard(tmp_path / "train_1.hdf5", make_rows(20, seed=1), {})
+    begun, may_end, decompress = threading.Event(), threading.Event(), flat_files._decompress
+
+    def slow(*arguments: object) -> None:
+        begun.set()
+        assert may_end.wait(20)
+        decompress(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(flat_files, "_decompress", slow)
+    shards = open_shards(tmp_path)
+    with ThreadPoolExecutor(2) as threads:
+        first = [threads.submit(shards.rows, np.arange(20)) for _ in range(2)]
+        assert begun.wait(20)
+        assert_same_rows(shards.rows(np.arange(20, 40)), make_rows(20, seed=1), np.arange(20))
+        assert not any(each.done() for each in first)
+        may_end.set()
+        for each in first:
+            assert_same_rows(each.result(), make_rows(20), np.arange(20))
+    assert len(cached(tmp_path / "cache")) == 1
 
 
 def test_second_open_decompresses_nothing_and_says_where_the_files_are(
@@ -81,7 +103,7 @@ def test_second_open_decompresses_nothing_and_says_where_the_files_are(
     assert f"2 compressed shard(s) take 0.00 GiB decompressed in {folder}" in said[0]
     made = {file: file.stat().st_ino for file in cached(folder)}
     assert len(made) == 2
-    monkeypatch.setattr(cache, "_decompress", None)
+    monkeypatch.setattr(flat_files, "_decompress", None)
     found = open_shards(tmp_path).rows(np.arange(20, 40))
     assert_same_rows(found, make_rows(20, seed=1), np.arange(20))
     assert {file: file.stat().st_ino for file in cached(folder)} == made
@@ -99,14 +121,14 @@ def test_a_shard_that_changed_or_a_file_cut_off_is_decompressed_anew(folder: Pat
 
 
 def read_all(path: Path, start: object, made: object) -> None:
-    decompress = cache._decompress
+    decompress = flat_files._decompress
 
     def counted(*arguments: object) -> None:
         with made.get_lock():  # type: ignore[attr-defined]
             made.value += 1  # type: ignore[attr-defined]
         decompress(*arguments)  # type: ignore[arg-type]
 
-    cache._decompress = counted  # type: ignore[assignment]
+    flat_files._decompress = counted  # type: ignore[assignment]
     start.wait(20)  # type: ignore[attr-defined]
     assert_same_rows(open_shards(path).rows(np.arange(2000)), make_rows(2000), np.arange(2000))
 
@@ -140,8 +162,8 @@ def test_least_recently_used_files_go_but_none_in_use_nor_any_of_others(
     for name, age in ((".partial-old", 90_000), (".partial-new", 10)):
         (folder / name).write_text("x")
         os.utime(folder / name, ((folder / "thesis.txt").stat().st_mtime - age,) * 2)
-    monkeypatch.setattr(cache, "_used", {folder / f"{'a' * 64}.rows"})
-    cache.make_room(folder, MIB)
+    monkeypatch.setattr(room, "_used", {folder / f"{'a' * 64}.rows"})
+    room.make_room(folder, MIB)
     left = {file.name[:12] for file in folder.iterdir()}
     assert left == {"a" * 12, "b" * 12, "thesis.txt", ".partial-new"}
 
@@ -153,7 +175,7 @@ def test_what_an_earlier_run_decompressed_of_the_set_in_use_is_spared(
         write_shard(tmp_path / f"train_{index}.hdf5", make_rows(20, seed=index), {}, "gzip")
     open_shards(tmp_path).rows(np.arange(40))  # two of three, then the run ends
     earlier = {file: file.stat().st_ino for file in cached(folder)}
-    monkeypatch.setattr(cache, "_used", set())
+    monkeypatch.setattr(room, "_used", set())
     monkeypatch.setenv("BERT_PYTORCH_CACHE_GIB", "1e-6")
     open_shards(tmp_path).rows(np.arange(40, 60))
     assert len(cached(folder)) == 3

@@ -7,7 +7,8 @@ import h5py
 import numpy as np
 import pytest
 
-from bert_pytorch.shards.shard_file import OpenShard, read_header
+from bert_pytorch.shards.headers import read_header
+from bert_pytorch.shards.mapped import OpenShard
 from bert_pytorch.shards.writing import Compression, write_parts, write_shard
 from tests.support.sequence_rows import assert_same_rows, make_rows, split_rows
 

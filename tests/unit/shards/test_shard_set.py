@@ -11,7 +11,7 @@ import pytest
 from bert_pytorch.data.statistics import unigram_entropy
 from bert_pytorch.errors import InputError
 from bert_pytorch.records import SequenceRows, Vocabulary
-from bert_pytorch.shards import shard_set as shard_set_module
+from bert_pytorch.shards import open_shards as open_shards_module
 from bert_pytorch.shards.opening import find_shards, open_shards
 from bert_pytorch.shards.writing import write_shard
 from bert_pytorch.vocabulary import vocabulary_sha256, vocabulary_text
@@ -104,7 +104,7 @@ def test_unfinished_files_are_not_shards(tmp_path: Path) -> None:
 
 
 def test_open_files_stay_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shard_set_module, "most_mapped", lambda wanted: 4)
+    monkeypatch.setattr(open_shards_module, "most_mapped", lambda wanted: 4)
     rows = make_rows(40)
     write_set(tmp_path, rows, [1] * 40)
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
