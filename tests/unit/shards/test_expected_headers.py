@@ -20,7 +20,7 @@ from tests.support.sequence_rows import make_rows
 
 ROWS, LENGTH = 6, 16
 SAID = {"vocabulary_sha256": "ab" * 32, "lowercase": False}
-FLIPS = 300
+FLIPS = 150
 
 
 def write(path: Path, *, slots: int = 0, pairs: bool = True, compression: str = "none") -> ShardEntry:
