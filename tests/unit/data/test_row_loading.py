@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bert_pytorch.data.batch_making import BatchMaker
 from bert_pytorch.data.config import DataConfig
 from bert_pytorch.data.corpora import Corpora
-from bert_pytorch.data.loader import BatchMaker, EvaluationLoader, TrainingLoader, Update
-from bert_pytorch.data.masking import evaluation_policy, policy_for
+from bert_pytorch.data.loader import TrainingLoader, Update
+from bert_pytorch.data.masking import policy_for
 from bert_pytorch.data.opening import open_corpora
 from bert_pytorch.errors import ConfigError, InputError
 from bert_pytorch.records import MicroBatch, SequenceRows
@@ -154,20 +155,6 @@ def test_shards_left_out_change_no_shape(corpus: Path) -> None:
     found.micro_batches.extend(batch for single in singles for batch in single.micro_batches)
     assert {len(single.micro_batches) for single in singles} == {1}
     assert {shapes(batch) for batch in found.micro_batches} == {shapes(batch) for batch in whole.micro_batches}
-
-
-@pytest.mark.parametrize("world_size", [1, 2, 3])
-def test_held_out_sequences_have_the_same_masks_in_either_form(corpus: Path, world_size: int) -> None:
-    config = DataConfig(input_dir=(str(corpus),))
-    batches = BatchMaker(opened(config), WORDS, evaluation_policy(config, WORDS), next_sentence=True)
-    packed = list(EvaluationLoader(batches, batch_size=7))
-    ranks = [
-        list(EvaluationLoader(batches, batch_size=4, sequences_per_row=3, rank=rank, world_size=world_size))
-        for rank in range(world_size)
-    ]
-    assert len({len(rank) for rank in ranks}) == 1
-    assert all_sequences(batch for rank in ranks for batch in rank) == all_sequences(packed)
-    assert len({shapes(batch) for rank in ranks for batch in rank}) == 1
 
 
 def test_sorting_by_length_does_not_go_with_rows() -> None:
