@@ -1,5 +1,6 @@
 """Micro-batches of chosen samples: read, cut, packed, masked, and laid in rows where shapes are fixed."""
 
+import logging
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,6 +12,8 @@ from bert_pytorch.data.masking import MaskingPolicy, sample_keys
 from bert_pytorch.data.packing import join_batches, masked_batch, split_batch
 from bert_pytorch.data.sampling import Samples
 from bert_pytorch.records import IGNORED_LABEL, MicroBatch, Vocabulary
+
+logger = logging.getLogger(__name__)
 
 _SEQUENCES_AT_ONCE = 2048
 """Enough that NumPy's cost of a call does not count, few enough for the processor's cache."""
@@ -27,6 +30,7 @@ class BatchMaker:
         self._next_sentence = next_sentence
         self._is_special = _special_table(vocabulary) if vocabulary is not None else np.zeros(0)
         self._pad_id = 0 if vocabulary is None else vocabulary.pad_id
+        self._told_surplus = False
 
     def row_shape(self, rows: int, slots: int) -> RowShape:
         """Return the shape of micro-batches of so many rows, each of at most `slots` sequences.
@@ -36,8 +40,7 @@ class BatchMaker:
         assert self._policy is not None
         length = self.corpora.sequence_length
         static = any(source.static for source in self.corpora.sources)
-        masked = rows * most_masked(length, slots, self._policy, static=static)
-        return RowShape(rows, length, slots, masked, self._pad_id)
+        return RowShape(rows, length, slots, most_masked(length, slots, self._policy, static=static), self._pad_id)
 
     def make(self, seed: int, samples: Samples, longest: int | None = None) -> MicroBatch:
         """Return a micro-batch of samples; an empty choice gives a stand-in that adds nothing to any loss.
@@ -83,11 +86,7 @@ class BatchMaker:
         shape: RowShape,
         longest: int | None = None,
     ) -> list[MicroBatch]:
-        """Return micro-batches as `make_all` does, in fixed form; one without samples has rows of padding only.
-
-        Raises:
-            InputError: if more tokens are masked than `shape` has places for.
-        """
+        """Return micro-batches as `make_all` does, in fixed form; one without samples has rows of padding only."""
         filled = [samples for samples in micro_batches if len(samples.indices)]
         made = iter(self.make_all(seed, filled, longest))
         laid = []
@@ -96,8 +95,23 @@ class BatchMaker:
                 laid.append(lay_in_rows(no_sequences(next_sentence=self._next_sentence), where, shape))
                 continue
             by_corpus = np.concatenate([part.which for part in self.corpora.parts(samples.indices)])
-            laid.append(lay_in_rows(next(made), where.take(by_corpus), shape))
+            packed = next(made)
+            laid.append(lay_in_rows(packed, where.take(by_corpus), shape))
+            self._tell_surplus(packed.num_masked, laid[-1].num_masked)
         return laid
+
+    def _tell_surplus(self, found: int, kept: int) -> None:
+        """Say once that masks of shards do not fit; of whole words few are left out, by the way they are chosen."""
+        if kept == found or self._told_surplus or not self.corpora.static:
+            return
+        self._told_surplus = True
+        logger.warning(
+            "--packing rows: %d of %d masked tokens of a micro-batch are left out: the shards were masked at a higher "
+            "rate than rows have places for. Give theirs: --masked_token_fraction, --max_predictions_per_seq (of "
+            "held-out shards: --eval_masked_token_fraction), or --packing tokens.",
+            found - kept,
+            found,
+        )
 
     def _any_sample(self) -> np.ndarray:
         """Return a sample that can be read, int64 (1,)."""

@@ -146,6 +146,8 @@ def everything(folder: Path) -> SequenceRows:
         ("input_mask", (3, 25), -1, "no slot names"),
         ("masked_lm_positions", (3, 1), 30, "lies in no sequence"),
         ("masked_lm_positions", (3, 1), 900, "lies in no sequence"),
+        ("positions", (1, 16), 16, r"positions has 16 at token 16 of its row, wanted 0: they restart"),
+        ("positions", (3, 9), -9, r"positions has -9 at token 9 of its row, wanted 9"),
     ],
 )
 def test_hostile_packed_rows_are_named(
