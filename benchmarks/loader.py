@@ -36,8 +36,9 @@ import torch
 
 from benchmarks.loader_peers import DATASETS_VERSION, StaticRowReader, batches_of, datasets_batches, row_reader_batches
 from bert_pytorch.corpus.__main__ import main as corpus
+from bert_pytorch.data.batch_making import BatchMaker
 from bert_pytorch.data.config import DataConfig
-from bert_pytorch.data.loader import BatchMaker, TrainingLoader
+from bert_pytorch.data.loader import TrainingLoader
 from bert_pytorch.data.masking import policy_for
 from bert_pytorch.data.opening import open_corpora
 from bert_pytorch.records import SequenceRows, Vocabulary

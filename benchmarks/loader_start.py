@@ -30,8 +30,9 @@ import numpy as np
 
 from benchmarks.corpus_text import write_corpus
 from benchmarks.process_tree import REPOSITORY, corpus_command
+from bert_pytorch.data.batch_making import BatchMaker
 from bert_pytorch.data.config import DataConfig
-from bert_pytorch.data.loader import BatchMaker, TrainingLoader
+from bert_pytorch.data.loader import TrainingLoader
 from bert_pytorch.data.masking import policy_for
 from bert_pytorch.data.opening import open_corpora
 from bert_pytorch.shards.headers import Header, read_header

@@ -4,26 +4,23 @@ import datetime
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field
 
 from bert_pytorch.corpus.builds import Build, fingerprint_of
 from bert_pytorch.corpus.executors.pool import PoolConfig, run_tasks
+from bert_pytorch.corpus.pack_metadata import describe_packing
+from bert_pytorch.corpus.packed_shards import PackTask, finished_pack, pack_shard
 from bert_pytorch.corpus.sequences import Frame
-from bert_pytorch.corpus.shard_rows import mask_rows
-from bert_pytorch.data.masking import MaskingConfig, MaskingPolicy, policy_for, sample_keys
-from bert_pytorch.data.row_packing import pack_lengths
+from bert_pytorch.data.masking import MaskingConfig, policy_for
 from bert_pytorch.errors import InputError
 from bert_pytorch.files import atomic_write_json, exclusive_lock, sha256_of
 from bert_pytorch.progress import Progress
-from bert_pytorch.records import SequenceRows, StaticMasks
-from bert_pytorch.shards.headers import Header, read_header
 from bert_pytorch.shards.layouts import BUILD_LOG, EVAL_PREFIX, MANIFEST, TRAIN_PREFIX
 from bert_pytorch.shards.manifest import Manifest, ShardRecord, SplitCounts, read_manifest
 from bert_pytorch.shards.opening import Split, find_shards, open_shards
-from bert_pytorch.shards.packed_writing import write_packed
 from bert_pytorch.shards.shard_set import ShardSet
 from bert_pytorch.shards.streams import read_parts
 from bert_pytorch.shards.writing import Compression
@@ -32,7 +29,7 @@ from bert_pytorch.vocabulary import read_vocabulary, vocabulary_sha256
 
 logger = logging.getLogger(__name__)
 
-_VERSION = 1
+_VERSION = 2
 
 
 class PackConfig(MaskingConfig, PoolConfig):
@@ -77,39 +74,6 @@ class PackConfig(MaskingConfig, PoolConfig):
                 yield "--output: found a folder in the input's or that itself, wanted another: it is searched."
 
 
-class PackTask(NamedTuple):
-    """Everything a worker needs to pack one shard."""
-
-    source: Path
-    target: Path
-    first_number: int
-    """Number of the shard's first sequence in its part of the set."""
-    frame: Frame
-    policy: MaskingPolicy | None
-    """How sequences are masked; None where they come masked."""
-    seed: int
-    max_sequences: int
-    mask_slots: int
-    compression: Compression
-    attributes: dict[str, Any]
-
-    @property
-    def num_bytes(self) -> int:
-        """Of the source, for progress."""
-        return self.source.stat().st_size
-
-    def describe(self) -> str:
-        """Name the shard."""
-        return str(self.source)
-
-
-class Packed(NamedTuple):
-    """A packed shard."""
-
-    record: ShardRecord
-    num_rows: int
-
-
 def pack(config: PackConfig) -> Path:
     """Pack a set and return its folder; a finished one is left as it is.
 
@@ -151,49 +115,21 @@ def pack(config: PackConfig) -> Path:
             tokenizer.save(folder)
             tasks = [task for prefix, shards in parts.items() for task in _tasks(config, build, prefix, shards)]
             made = _pack_missing(tasks, config, folder.name)
-            manifest = _manifest(config, build, parts, [one.record for one in made])
-            atomic_write_json(Path(f"{folder}_metadata.json"), _metadata(config, tasks, made, training.sequence_length))
+            manifest = _manifest(config, build, parts, made)
+            packed = [task.target for task in tasks if task.target.name.startswith(TRAIN_PREFIX)]
+            metadata = describe_packing(packed, training.sequence_length, config.max_sequences_per_pack)
+            atomic_write_json(Path(f"{folder}_metadata.json"), metadata)
             atomic_write_json(folder / BUILD_LOG, {"input": str(config.input), "started": started.isoformat()})
             build.finish(manifest.model_dump(mode="json"))
     return folder
 
 
-def pack_shard(task: PackTask) -> Packed:
-    """Mask a shard's sequences where they are not, pack and write them."""
-    rows = _joined(list(read_parts(read_header(task.source))))
-    if task.policy is not None:
-        keys = sample_keys(task.seed, 0, task.first_number + np.arange(len(rows.lengths)))
-        rows = mask_rows(rows, keys, task.frame, task.policy)
-    plan = pack_lengths(rows.lengths, task.frame.sequence_length, task.max_sequences)
-    written = write_packed(
-        task.target, rows, plan.rows, plan.slots, task.max_sequences, task.mask_slots, task.frame.pad_id,
-        task.attributes, task.compression,
-    )  # fmt: skip
-    return Packed(ShardRecord(name=task.target.name, rows=len(rows.lengths), **written._asdict()), plan.num_rows)
-
-
-def _pack_missing(tasks: list[PackTask], config: PackConfig, name: str) -> list[Packed]:
-    kept = [_finished(task) for task in tasks]
+def _pack_missing(tasks: list[PackTask], config: PackConfig, name: str) -> list[ShardRecord]:
+    kept = [finished_pack(task) for task in tasks]
     missing = [task for task, one in zip(tasks, kept, strict=True) if one is None]
     with Progress(name, sum(task.num_bytes for task in missing)) as progress:
         made = iter(run_tasks(pack_shard, missing, config, PackTask.describe, progress, lambda task: task.num_bytes))
     return [one if one is not None else next(made) for one in kept]
-
-
-def _finished(task: PackTask) -> Packed | None:
-    """Describe the task's shard if an earlier start of the same build made it, else None."""
-    if not task.target.is_file():
-        return None
-    try:
-        header = read_header(task.target)
-    except InputError:
-        return None
-    if header.attributes.get("fingerprint") != task.attributes["fingerprint"]:
-        return None
-    counted = {name: header.attributes[name] for name in ("tokens", "shortest", "longest")}
-    size, sha256 = task.target.stat().st_size, sha256_of(task.target)
-    record = ShardRecord(name=task.target.name, rows=header.num_rows, bytes=size, sha256=sha256, **counted)
-    return Packed(record, _rows_of_file(header))
 
 
 def _tasks(config: PackConfig, build: Build, prefix: str, shards: ShardSet) -> Iterator[PackTask]:
@@ -277,35 +213,3 @@ def _counts(shards: ShardSet, split: Split) -> SplitCounts:
     return SplitCounts(
         documents=0, sequences=int(histogram.sum()), tokens=tokens, length_histogram=tuple(histogram.tolist())
     )
-
-
-def _metadata(config: PackConfig, tasks: list[PackTask], made: list[Packed], length: int) -> dict[str, Any]:
-    """Return what Habana's training reads (`avg_seq_per_sample`), of the training shards, and true counts beside it."""
-    training = [one for task, one in zip(tasks, made, strict=True) if task.target.name.startswith(TRAIN_PREFIX)]
-    sequences, rows = sum(one.record.rows for one in training), sum(one.num_rows for one in training)
-    tokens = sum(one.record.tokens for one in training)
-    return {
-        "avg_seq_per_sample": sequences / rows,
-        "max_sequence_length": length,
-        "max_sequences_per_pack": config.max_sequences_per_pack,
-        "number_of_sequences": sequences,
-        "number_of_packed_samples": rows,
-        "number_of_sequences_dropped": 0,
-        "packing_efficiency": tokens / (rows * length),
-    }
-
-
-def _rows_of_file(header: Header) -> int:
-    return int(header.columns["input_ids"][1][0])
-
-
-def _joined(parts: list[SequenceRows]) -> SequenceRows:
-    def join(name: str) -> np.ndarray:
-        return np.concatenate([getattr(part, name) for part in parts])
-
-    masks = None
-    if parts[0].static_masks is not None:
-        each = [part.static_masks for part in parts if part.static_masks is not None]
-        masks = StaticMasks(*(np.concatenate(columns) for columns in zip(*each, strict=True)))
-    labels = None if parts[0].next_sentence_labels is None else join("next_sentence_labels")
-    return SequenceRows(join("input_ids"), join("lengths"), join("segment_b_starts"), labels, masks)

@@ -48,11 +48,11 @@ def total_amount(config: BatchConfig, updates: int) -> int:
     return sum(update_size(config, number).amount for number in range(ramp)) + full * (updates - ramp)
 
 
-def refuse_small_budgets(config: BatchConfig, sequence_length: int) -> None:
-    """Raise `ConfigError` where a budget of tokens has no room for a sequence of the corpus."""
+def refuse_small_budgets(sequence_length: int, **budgets: int | None) -> None:
+    """Raise `ConfigError` where a budget of tokens, by the name of its flag, has no room for a sequence of the set."""
     problems = [
-        f"{name}: found {found}, wanted at least {sequence_length}, the length of the corpus's sequences."
-        for name, found in (("--max_tokens", config.max_tokens), ("--global_batch_tokens", config.global_batch_tokens))
+        f"--{name}: found {found}, wanted at least {sequence_length}, the length of the corpus's sequences."
+        for name, found in budgets.items()
         if found is not None and found < sequence_length
     ]
     if problems:

@@ -33,7 +33,7 @@ class BatchConfig(Settings):
     micro-batch, each of several sequences."""
     max_tokens: int | None = Field(None, ge=1)
     """Instead of --local_batch_size, where given: most tokens of one micro-batch on one rank; ranks and micro-batches
-    then get about equally many.  With --packing rows: as many rows as have room in it."""
+    then get about equally many, also in evaluation.  With --packing rows: as many rows as have room in it."""
     packing: Literal["tokens", "rows"] = "tokens"
     """How sequences lie in a micro-batch: end to end without any padding (tokens), or in rows of the corpus's sequence
     length, so that all shapes are fixed (rows): for devices that compile each shape anew, and CUDA graphs."""

@@ -2,7 +2,8 @@
 
 A row has K slots for sequences that lie in it end to end, and one more slot for the padding behind them, which is a
 sequence of its own: nothing attends to it and it has no label.  R rows of L tokens, T = R * L, B = R * (K + 1) slots,
-M places for masked tokens: the same numbers in every micro-batch of a run, whatever is in it.
+M places for masked tokens: the same numbers in every micro-batch of a run, whatever is in it.  A row has M / R of the
+places; masked tokens beyond them are left out, so that no row can come that does not fit.
 """
 
 from typing import NamedTuple
@@ -11,7 +12,6 @@ import numpy as np
 
 from bert_pytorch.data.masking import MaskingPolicy, masked_counts
 from bert_pytorch.data.row_packing import RowPlan
-from bert_pytorch.errors import InputError
 from bert_pytorch.records import IGNORED_LABEL, MicroBatch
 
 _FEWEST_SPECIAL = 2
@@ -27,10 +27,15 @@ class RowShape(NamedTuple):
     """L, tokens of a row."""
     slots: int
     """K, sequences of a row at most."""
-    masked: int
-    """M, places for masked tokens in a micro-batch."""
+    masked_per_row: int
+    """M / R, places for masked tokens in a row."""
     pad_id: int
     """Token that fills a row up."""
+
+    @property
+    def masked(self) -> int:
+        """M, places for masked tokens in a micro-batch."""
+        return self.rows * self.masked_per_row
 
     def describe(self) -> str:
         """Say in one line what it is."""
@@ -56,8 +61,8 @@ class RowPlaces(NamedTuple):
 def most_masked(length: int, slots: int, policy: MaskingPolicy, *, static: bool) -> int:
     """Return how many masked tokens a row can have at most: the exact maximum over all ways to fill it.
 
-    Whole words may come to more where a sequence consists of words longer than its share; only rows that are at their
-    maximum otherwise notice.
+    Two kinds of masks may come to more: whole words, where a sequence consists of words longer than its share, and
+    those of shards that were masked at a higher rate.  `lay_in_rows` leaves the surplus out.
 
     Args:
         length: tokens of a row.
@@ -101,16 +106,30 @@ def deal_rows(plan: RowPlan, rows: int, rank: int, world_size: int) -> list[tupl
     return [(mine[part], RowPlaces(within[part], plan.slots[mine[part]])) for part in stretches]
 
 
+class _Masks(NamedTuple):
+    """Masked tokens of rows, and their labels."""
+
+    places: np.ndarray
+    """int64 (k,), increasing, places in the R * L tokens."""
+    labels: np.ndarray
+    """int64 (k,), what stood there."""
+
+    def take(self, chosen: np.ndarray) -> "_Masks":
+        return _Masks(self.places[chosen], self.labels[chosen])
+
+
 def lay_in_rows(batch: MicroBatch, places: RowPlaces, shape: RowShape) -> MicroBatch:
     """Bring a packed micro-batch into fixed form.
+
+    Where a row has more masked tokens than places, its last ones are left out: they are again what they were before
+    masking, and have no label.  Neighbours that are masked together stay together, so that words stay whole; only a
+    row that begins with more of them than it has places for keeps the first ones.  A row's places depend on nothing
+    but the row, so that ranks and the size of micro-batches change nothing.
 
     Args:
         batch: packed, of n sequences in any order; none is a valid choice.
         places: of its sequences.
         shape: of the result.
-
-    Raises:
-        InputError: if more tokens are masked than there are places for, which only masks from shards or words can do.
     """
     lengths = np.diff(batch.cu_seqlens)
     sizes = np.zeros((shape.rows, shape.slots + 1), np.int64)
@@ -127,20 +146,37 @@ def lay_in_rows(batch: MicroBatch, places: RowPlaces, shape: RowShape) -> MicroB
     real = np.zeros(sizes.size, bool)
     real[slots] = lengths > 0
     masked = to[batch.masked_positions]
-    _refuse_surplus(batch, shape)
     by_place = np.argsort(masked)
+    masks = _Masks(masked[by_place], batch.labels[by_place])
+    fits = _fitting(masks.places, shape)
+    kept, surplus = masks.take(fits), masks.take(~fits)
+    input_ids = _spread(batch.input_ids, to, tokens, shape.pad_id)
+    input_ids[surplus.places] = surplus.labels
     pairs = batch.next_sentence_labels
     return MicroBatch(
-        input_ids=_spread(batch.input_ids, to, tokens, shape.pad_id),
+        input_ids=input_ids,
         token_type_ids=_spread(batch.token_type_ids, to, tokens, 0),
         position_ids=(np.arange(tokens) - restarts).astype(batch.position_ids.dtype),
         cu_seqlens=cu_seqlens,
-        masked_positions=_spread(masked[by_place], np.arange(len(masked)), shape.masked, 0),
-        labels=_spread(batch.labels[by_place], np.arange(len(masked)), shape.masked, IGNORED_LABEL),
+        masked_positions=_spread(kept.places, np.arange(len(kept.places)), shape.masked, 0),
+        labels=_spread(kept.labels, np.arange(len(kept.places)), shape.masked, IGNORED_LABEL),
         next_sentence_labels=None if pairs is None else _spread(pairs, slots, sizes.size, IGNORED_LABEL),
         row_length=shape.length,
         is_sequence=real,
     )
+
+
+def _fitting(masked: np.ndarray, shape: RowShape) -> np.ndarray:
+    """Tell which masked tokens their rows have places for, bool (k,); arguments as `_Masks.places`."""
+    rows = masked // shape.length
+    rank = np.arange(len(rows)) - np.searchsorted(rows, rows)
+    fits = rank < shape.masked_per_row
+    if fits.all():
+        return fits
+    begins = np.append(True, np.diff(masked) != 1)  # [CLS] is never masked, so that no run spans sequences
+    firsts, run = np.flatnonzero(begins), np.cumsum(begins) - 1
+    whole = np.logical_and.reduceat(fits, firsts) | (rank[firsts] == 0)
+    return fits & whole[run]
 
 
 def no_sequences(*, next_sentence: bool) -> MicroBatch:
@@ -153,15 +189,3 @@ def _spread(values: np.ndarray, to: np.ndarray, size: int, otherwise: int) -> np
     spread = np.full(size, otherwise, values.dtype)
     spread[to] = values
     return spread
-
-
-def _refuse_surplus(batch: MicroBatch, shape: RowShape) -> None:
-    if len(batch.labels) <= shape.masked:
-        return
-    share = len(batch.labels) / len(batch.input_ids)
-    raise InputError(
-        f"--packing rows: found {len(batch.labels)} masked tokens for one micro-batch ({share:.0%} of its tokens), but "
-        f"{shape.masked} places, which follow from --masked_token_fraction and --masked_tokens_per_seq. Give the "
-        "fraction that the shards were masked with (static masks, --whole_word_masking: a higher one), or "
-        "--packing tokens."
-    )

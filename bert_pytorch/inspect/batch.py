@@ -9,8 +9,9 @@ import tyro
 from pydantic import Field
 
 from bert_pytorch.config.settings import Settings
+from bert_pytorch.data.batch_making import BatchMaker
 from bert_pytorch.data.corpora import Corpora
-from bert_pytorch.data.loader import BatchMaker, TrainingLoader, Update
+from bert_pytorch.data.loader import TrainingLoader, Update
 from bert_pytorch.data.masking import policy_for
 from bert_pytorch.data.opening import open_corpora
 from bert_pytorch.errors import ConfigError, InputError

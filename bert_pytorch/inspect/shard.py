@@ -10,7 +10,7 @@ import numpy as np
 import tyro
 from pydantic import Field
 
-from bert_pytorch.data.loader import EVALUATION_SEED
+from bert_pytorch.data.held_out import EVALUATION_SEED
 from bert_pytorch.data.masking import EvaluationMaskingConfig, MaskingConfig, evaluation_policy, policy_for, sample_keys
 from bert_pytorch.errors import InputError
 from bert_pytorch.files import sha256_of

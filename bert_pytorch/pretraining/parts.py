@@ -3,8 +3,9 @@
 import logging
 from typing import NamedTuple
 
+from bert_pytorch.data.batch_making import BatchMaker
 from bert_pytorch.data.corpora import Corpora
-from bert_pytorch.data.loader import BatchMaker, EvaluationLoader
+from bert_pytorch.data.held_out import EvaluationLoader
 from bert_pytorch.data.masking import evaluation_policy, policy_for
 from bert_pytorch.data.opening import held_out_beside, open_corpora, refuse_needless_text_options
 from bert_pytorch.errors import ConfigError, InputError
@@ -123,10 +124,5 @@ def held_out_loader(
     shards: Corpora, vocabulary: Vocabulary, config: PretrainingConfig, world: World, *, next_sentence: bool
 ) -> EvaluationLoader:
     """Return this rank's passes over a held-out set, masked alike whatever the training does, shaped as it is."""
-    return EvaluationLoader(
-        BatchMaker(shards, vocabulary, evaluation_policy(config, vocabulary), next_sentence=next_sentence),
-        batch_size=config.local_batch_size,
-        sequences_per_row=config.max_sequences_per_row if config.packing == "rows" else None,
-        rank=world.rank,
-        world_size=world.size,
-    )
+    batches = BatchMaker(shards, vocabulary, evaluation_policy(config, vocabulary), next_sentence=next_sentence)
+    return EvaluationLoader(batches, config, rank=world.rank, world_size=world.size)

@@ -36,7 +36,8 @@ def unpack(
         numbers: int64 (k,), of the sequences in the shard, for messages.
 
     Raises:
-        DamagedShardError: where a sequence is not one stretch of its row, or a masked token lies outside of all.
+        DamagedShardError: where a sequence is not one stretch of its row, its `positions` do not count from 0, or a
+            masked token lies outside of all.
     """
     owner = columns[layouts.INPUT_MASK].take(rows, axis=0)
     length = owner.shape[1]
@@ -49,6 +50,14 @@ def unpack(
         one = int(bad.argmax())
         found = f"its {lengths[one]} tokens are not one stretch of its row from position {starts[one]} on"
         raise damaged_row(path, int(numbers[one]), found)
+    astray = mine & (columns[layouts.POSITIONS].take(rows, axis=0) != place - starts[:, None])
+    if astray.any():
+        one, token = np.argwhere(astray)[0].tolist()
+        found = columns[layouts.POSITIONS][rows[one], token]
+        wanted = f"wanted {token - starts[one]}: they restart at each sequence"
+        raise damaged_row(
+            path, int(numbers[one]), f"{layouts.POSITIONS} has {found} at token {token} of its row, {wanted}"
+        )
     lost = _unnamed(owner, columns[layouts.NEXT_SENTENCE_WEIGHTS].take(rows, axis=0))
     if lost.any():
         raise damaged_row(

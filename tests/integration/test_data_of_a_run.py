@@ -11,8 +11,9 @@ import h5py
 import numpy as np
 import pytest
 
+from bert_pytorch.data.batch_making import BatchMaker
 from bert_pytorch.data.config import DataConfig
-from bert_pytorch.data.loader import BatchMaker, TrainingLoader, Update
+from bert_pytorch.data.loader import TrainingLoader, Update
 from bert_pytorch.data.masking import policy_for
 from bert_pytorch.data.opening import open_corpora
 from bert_pytorch.inspect.__main__ import main as inspect

@@ -15,7 +15,7 @@ from bert_pytorch.records import SequenceRows
 from bert_pytorch.shards.headers import read_header
 from bert_pytorch.shards.mapped import OpenShard
 from bert_pytorch.shards.opening import open_shards
-from bert_pytorch.shards.packed_writing import packed_columns, write_packed
+from bert_pytorch.shards.packed_writing import Block, most_masked_tokens, packed_columns, write_packed
 from bert_pytorch.shards.streams import read_parts, read_rows
 from bert_pytorch.shards.writing import write_shard
 from bert_pytorch.vocabulary import vocabulary_text
@@ -62,7 +62,9 @@ def test_every_sequence_gets_a_place_of_its_own(lengths: list[int], most: int) -
 def test_packed_rows_hold_every_sequence_exactly_once(n: int, most: int, pairs: bool, seed: int) -> None:
     rows = make_rows(n, length=24, pairs=pairs, slots=4, seed=seed)
     plan = pack_lengths(rows.lengths, 24, most)
-    columns = packed_columns(rows, plan.rows, plan.slots, most, 7, 0)
+    assert rows.static_masks is not None
+    mask_slots = most_masked_tokens(plan.rows, rows.static_masks.counts)
+    columns = packed_columns(rows, plan.rows, plan.slots, most, mask_slots, 0)
     found = []
     for row in range(plan.num_rows):  # read as Habana's model does, written out
         for slot in range(most):
@@ -148,6 +150,8 @@ def everything(folder: Path) -> SequenceRows:
         ("input_mask", (3, 25), -1, "no slot names"),
         ("masked_lm_positions", (3, 1), 30, "lies in no sequence"),
         ("masked_lm_positions", (3, 1), 900, "lies in no sequence"),
+        ("positions", (1, 16), 16, r"positions has 16 at token 16 of its row, wanted 0: they restart"),
+        ("positions", (3, 9), -9, r"positions has -9 at token 9 of its row, wanted 9"),
     ],
 )
 def test_hostile_packed_rows_are_named(
@@ -164,7 +168,7 @@ def test_hostile_packed_rows_are_named(
 def test_our_own_file_is_mapped_in_place_and_padded_by_its_vocabulary(tmp_path: Path) -> None:
     rows = make_rows(50, slots=3)
     plan = pack_lengths(rows.lengths, 16, 4)
-    write_packed(tmp_path / "train_0.hdf5", rows, plan.rows, plan.slots, 4, 7, 1, {})
+    write_packed(tmp_path / "train_0.hdf5", [Block(rows, plan.rows, plan.slots)], plan.num_rows, 4, 12, 1, {})
     header = read_header(tmp_path / "train_0.hdf5")
     assert header.offsets is not None
     assert header.num_rows == 50
@@ -210,7 +214,7 @@ def test_a_set_is_packed_by_one_command(masking: str, tool: Tool, tmp_path: Path
         plain = before.rows(np.arange(before.num_sequences))
         assert sorted(ids.tolist()) == sorted(plain.input_ids.tolist())
     metadata = json.loads((tmp_path / "one_metadata.json").read_text())
-    assert metadata["number_of_sequences"] == before.num_sequences
+    assert metadata["original_number_of_samples"] == before.num_sequences
     assert metadata["avg_seq_per_sample"] > 1
     assert tool("verify", "--input", tmp_path / "one").code == 0
     assert tool("stats", "--input", tmp_path / "one", "--output", tmp_path / "stats").code == 0

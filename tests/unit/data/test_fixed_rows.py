@@ -3,7 +3,6 @@
 import itertools
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,7 +10,6 @@ from bert_pytorch.data.fixed_rows import RowPlaces, RowShape, deal_rows, lay_in_
 from bert_pytorch.data.masking import MaskingConfig, MaskingPolicy, masked_counts, policy_for, sample_keys
 from bert_pytorch.data.packing import masked_batch
 from bert_pytorch.data.row_packing import pack_lengths
-from bert_pytorch.errors import InputError
 from bert_pytorch.records import IGNORED_LABEL
 from tests.support.sequence_rows import WORDS, make_rows
 from tests.support.sequences import all_sequences, sequences_of
@@ -93,7 +91,8 @@ def test_sequences_come_through_unchanged_wherever_they_lie(
     plan = pack_lengths(lengths, 16, slots)
     order = np.random.default_rng(seed).permutation(plan.num_rows + 2)  # two rows stay empty
     places = RowPlaces(order[plan.rows], plan.slots)
-    shape = RowShape(plan.num_rows + 2, 16, slots, most_masked(16, slots, policy, static=True) * (plan.num_rows + 2), 7)
+    most = 4 * slots if static else most_masked(16, slots, policy, static=False)
+    shape = RowShape(plan.num_rows + 2, 16, slots, most, 7)
     laid = lay_in_rows(packed, places, shape)
 
     assert all_sequences([laid]) == all_sequences([packed])
@@ -120,13 +119,52 @@ def test_sequences_come_through_unchanged_wherever_they_lie(
         assert places.rows[index] in places_of[sequence]
 
 
-def test_shards_masked_at_a_higher_rate_than_said_are_told_what_to_do() -> None:
-    rows = make_rows(6, 16, slots=10)
-    packed = masked_batch(rows, sample_keys(1, 0, np.arange(6)), None, SPECIAL, next_sentence=True)
-    shape = RowShape(6, 16, 2, packed.num_masked - 1, 0)
-    places = RowPlaces(np.arange(6), np.zeros(6, np.int64))
-    with pytest.raises(
-        InputError, match=rf"found {packed.num_masked} masked .*{shape.masked} places.*--masked_token_fr"
-    ):
-        lay_in_rows(packed, places, shape)
-    assert lay_in_rows(packed, places, shape._replace(masked=packed.num_masked)).num_masked == packed.num_masked
+def masks_kept_by_reading(runs: list[list[int]], places: int) -> list[int]:
+    """One row: its runs of neighbours, in order, until one does not fit; if that is the first, its beginning."""
+    kept: list[int] = []
+    for run in runs:
+        if len(kept) + len(run) > places:
+            return kept or run[:places]
+        kept += run
+    return kept
+
+
+@settings(max_examples=200)
+@given(st.integers(1, 20), st.integers(1, 4), st.integers(0, 12), st.floats(0.05, 1), st.integers(0, 999))
+def test_masked_tokens_beyond_a_rows_places_become_what_they_were(
+    count: int, slots: int, places: int, share: float, seed: int
+) -> None:
+    rows, rng = make_rows(count, 16, pairs=False, seed=seed), np.random.default_rng(seed)
+    packed = masked_batch(rows, sample_keys(1, 0, np.arange(count)), policy_for(MaskingConfig(), WORDS), SPECIAL,
+                          next_sentence=False)  # fmt: skip
+    originals = packed.input_ids.copy()
+    originals[packed.masked_positions] = packed.labels
+    masked = np.flatnonzero((rng.random(len(originals)) < share) & ~SPECIAL[originals])
+    packed = packed._replace(
+        input_ids=np.where(np.isin(np.arange(len(originals)), masked), 4, originals).astype(np.int32),
+        masked_positions=masked,
+        labels=originals[masked].astype(np.int64),
+    )
+    plan = pack_lengths(rows.lengths, 16, slots)
+    shape = RowShape(plan.num_rows + 1, 16, slots, places, 0)
+    laid = lay_in_rows(packed, RowPlaces(plan.rows, plan.slots), shape)
+
+    given_by_row: dict[int, list[list[int]]] = {row: [] for row in range(shape.rows)}
+    ends = [0] * shape.rows
+    for sequence in np.lexsort((plan.slots, plan.rows)).tolist():
+        row, start, stop = int(plan.rows[sequence]), *packed.cu_seqlens[sequence : sequence + 2].tolist()
+        moved = row * 16 + ends[row] - start
+        for place in (masked[(masked >= start) & (masked < stop)] + moved).tolist():
+            runs = given_by_row[row]
+            if runs and runs[-1][-1] == place - 1:
+                runs[-1].append(place)
+            else:
+                runs.append([place])
+        ends[row] += stop - start
+    wanted = [place for row in given_by_row for place in masks_kept_by_reading(given_by_row[row], places)]
+    assert laid.masked_positions[: laid.num_masked].tolist() == wanted
+    assert len(laid.masked_positions) == len(laid.labels) == shape.masked == shape.rows * places
+    assert sorted(s.originals for s in all_sequences([laid])) == sorted(s.originals for s in all_sequences([packed]))
+    surplus = {place for runs in given_by_row.values() for run in runs for place in run} - set(wanted)
+    assert 4 not in laid.input_ids[sorted(surplus)]
+    assert places < 16 or not surplus

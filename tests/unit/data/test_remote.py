@@ -12,8 +12,9 @@ import pytest
 
 from bert_pytorch.corpus.__main__ import main as corpus
 from bert_pytorch.data import remote, shard_cache
+from bert_pytorch.data.batch_making import BatchMaker
 from bert_pytorch.data.config import DataConfig
-from bert_pytorch.data.loader import BatchMaker, TrainingLoader, Update
+from bert_pytorch.data.loader import TrainingLoader, Update
 from bert_pytorch.data.masking import policy_for
 from bert_pytorch.data.opening import held_out_beside, open_corpora
 from bert_pytorch.data.shard_cache import ShardCache

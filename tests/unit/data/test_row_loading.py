@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bert_pytorch.data.batch_making import BatchMaker
 from bert_pytorch.data.config import DataConfig
 from bert_pytorch.data.corpora import Corpora
-from bert_pytorch.data.loader import BatchMaker, EvaluationLoader, TrainingLoader, Update
-from bert_pytorch.data.masking import evaluation_policy, policy_for
+from bert_pytorch.data.loader import TrainingLoader, Update
+from bert_pytorch.data.masking import policy_for
 from bert_pytorch.data.opening import open_corpora
-from bert_pytorch.errors import ConfigError, InputError
-from bert_pytorch.records import MicroBatch, SequenceRows
+from bert_pytorch.errors import ConfigError
+from bert_pytorch.records import SPECIAL_TOKENS, MicroBatch, SequenceRows, Vocabulary
 from bert_pytorch.shards.writing import write_shard
 from tests.support.sequence_rows import WORDS, make_rows, split_rows
 from tests.support.sequences import all_sequences
@@ -117,12 +118,40 @@ def test_static_masks_and_single_segments(tmp_path: Path) -> None:
     for found, wanted in zip(fixed, packed, strict=True):
         assert all_sequences(batches_of(found)) == all_sequences(batches_of(wanted))
     assert len({shapes(batch) for update in fixed for batch in batches_of(update)}) == 1
-    with pytest.raises(InputError, match="--masked_token_fraction"):
-        updates(
-            config.model_copy(update={**ROWS, "masked_token_fraction": 0.01, "max_sequences_per_row": 1}),
-            5,
-            pairs=False,
-        )
+
+
+def test_masks_of_shards_beyond_a_rows_places_are_left_out_and_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = make_rows(100, 32, pairs=False, slots=8, seed=2)
+    config = DataConfig(input_dir=(str(write_set(tmp_path, rows)),), global_batch_size=21, masked_token_fraction=0.01)
+    found = updates(config.model_copy(update=ROWS), 4, pairs=False)
+    places = batches_of(found[0])[0].labels.shape[0] // 3
+    for batch in batches_of([each for update in found for each in update]):
+        used = batch.masked_positions[batch.labels != -100] // 32
+        assert np.bincount(used, minlength=1).max() <= places
+    wanted = all_sequences(batches_of([each for update in updates(config, 4, pairs=False) for each in update]))
+    kept = all_sequences(batches_of([each for update in found for each in update]))
+    assert sorted(sequence.originals for sequence in kept) == sorted(sequence.originals for sequence in wanted)
+    (told,) = [record.getMessage() for record in caplog.records if "--packing rows" in record.getMessage()]
+    assert "--masked_token_fraction" in told
+
+
+def test_words_longer_than_a_rows_places_end_no_run_and_depend_on_nothing_but_the_row(corpus: Path) -> None:
+    one_word = Vocabulary((*SPECIAL_TOKENS, *(f"##w{index}" for index in range(95))), lowercase=True)
+    config = DataConfig(input_dir=(str(corpus),), global_batch_size=37, whole_word_masking=True, **ROWS)
+    policy, found = policy_for(config, one_word), []
+    for world_size, local_batch_size in ((1, 3), (2, 3), (3, 2)):
+        data = config.model_copy(update={"local_batch_size": local_batch_size})
+        batches = BatchMaker(opened(data), one_word, policy, next_sentence=True)
+        loaders = [TrainingLoader(batches, data, rank=rank, world_size=world_size) for rank in range(world_size)]
+        made = [batch for number in range(3) for each in loaders for batch in each.update_at(37 * number).micro_batches]
+        assert len({shapes(batch) for batch in made}) == 1
+        found.append(all_sequences(made))
+    assert found[0] == found[1] == found[2]
+    masked = [len(sequence.masked) for sequence in found[0]]
+    assert max(masked) > 0.15 * 32 + 1  # a whole word, more than its share
+    assert min(masked) == 0  # and others for which no place was left
 
 
 def test_corpora_of_different_lengths_lie_in_rows_of_the_longer(corpus: Path, tmp_path: Path) -> None:
@@ -154,20 +183,6 @@ def test_shards_left_out_change_no_shape(corpus: Path) -> None:
     found.micro_batches.extend(batch for single in singles for batch in single.micro_batches)
     assert {len(single.micro_batches) for single in singles} == {1}
     assert {shapes(batch) for batch in found.micro_batches} == {shapes(batch) for batch in whole.micro_batches}
-
-
-@pytest.mark.parametrize("world_size", [1, 2, 3])
-def test_held_out_sequences_have_the_same_masks_in_either_form(corpus: Path, world_size: int) -> None:
-    config = DataConfig(input_dir=(str(corpus),))
-    batches = BatchMaker(opened(config), WORDS, evaluation_policy(config, WORDS), next_sentence=True)
-    packed = list(EvaluationLoader(batches, batch_size=7))
-    ranks = [
-        list(EvaluationLoader(batches, batch_size=4, sequences_per_row=3, rank=rank, world_size=world_size))
-        for rank in range(world_size)
-    ]
-    assert len({len(rank) for rank in ranks}) == 1
-    assert all_sequences(batch for rank in ranks for batch in rank) == all_sequences(packed)
-    assert len({shapes(batch) for rank in ranks for batch in rank}) == 1
 
 
 def test_sorting_by_length_does_not_go_with_rows() -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from bert_pytorch.corpus.__main__ import main as corpus
+from bert_pytorch.data.batch_making import BatchMaker
 from bert_pytorch.data.corpora import Corpora
-from bert_pytorch.data.loader import BatchMaker
 from bert_pytorch.data.masking import EvaluationMaskingConfig, MaskingConfig, evaluation_policy, policy_for
 from bert_pytorch.data.sampling import Samples
 from bert_pytorch.inspect.__main__ import main
