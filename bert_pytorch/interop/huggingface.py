@@ -20,8 +20,8 @@ from torch import Tensor
 from bert_pytorch.errors import InputError
 from bert_pytorch.files import atomic_files, atomic_write_json
 from bert_pytorch.interop.matching import LoadedWeights, matched
-from bert_pytorch.models.bert import padded_vocab_size
 from bert_pytorch.models.config import ModelConfig, load_model_config, to_huggingface
+from bert_pytorch.models.encoder import padded_vocab_size
 from bert_pytorch.records import Vocabulary
 from bert_pytorch.tokenization.tokenizer import tokenizer_from_vocabulary
 from bert_pytorch.vocabulary import read_vocabulary
@@ -52,7 +52,7 @@ def export_huggingface(
 
     Args:
         folder: made where needed; an earlier export in it is replaced, other files stay.
-        state_dict: of `BertForPreTraining`; padding rows of the vocabulary are left out.
+        state_dict: of a `PretrainingModel`; padding rows of the vocabulary are left out.
         config: its shape.
         vocabulary: its tokens and casing.
     """

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from bert_pytorch.errors import InputError
-from bert_pytorch.models.bert import BertForPreTraining
+from bert_pytorch.models.build import build_model
 from bert_pytorch.models.config import ModelConfig
 from bert_pytorch.records import Vocabulary
 
@@ -18,7 +18,7 @@ class LoadedWeights(NamedTuple):
     """A model from anywhere, in our terms."""
 
     state_dict: dict[str, Tensor]
-    """On the CPU, under our names, for `BertForPreTraining(config, len(vocabulary.tokens)).load_state_dict`; strict
+    """On the CPU, under our names, for `build_model(config, len(vocabulary.tokens)).load_state_dict`; strict
     unless `missing` names something."""
     config: ModelConfig
     """Shape of the model."""
@@ -37,7 +37,7 @@ def matched(found: Mapping[str, Tensor], config: ModelConfig, vocabulary: Vocabu
         InputError: if weights of the encoder are missing, or any have another shape.
     """
     with torch.device("meta"):
-        wanted = BertForPreTraining(config, len(vocabulary.tokens)).state_dict()
+        wanted = build_model(config, len(vocabulary.tokens)).state_dict()
     missing = tuple(name for name in wanted if name not in found)
     problems = [f"{name} is missing" for name in missing if name.startswith("bert.") and ".pooler." not in name]
     problems += [

@@ -5,18 +5,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bert_pytorch.models.config import ModelConfig
+from bert_pytorch.models.config import Activation, ModelConfig
 from bert_pytorch.models.layers import Linear, activation_of, layer_norm
 
 
 class Transform(nn.Module):
     """Dense, activation and LayerNorm before the decoder."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, activation: Activation, *, bias: bool) -> None:
         super().__init__()
-        self.dense = Linear(config.hidden_size, config.hidden_size)
-        self.activation = activation_of(config.hidden_act)
-        self.LayerNorm = layer_norm(config)
+        self.dense = Linear(config.hidden_size, config.hidden_size, bias=bias)
+        self.activation = activation_of(activation)
+        self.LayerNorm = layer_norm(config, bias=bias)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Map (M, H) to (M, H)."""
@@ -26,9 +26,9 @@ class Transform(nn.Module):
 class MaskedTokenHead(nn.Module):
     """Scores of every vocabulary entry; the decoder's weight is the word embedding."""
 
-    def __init__(self, config: ModelConfig, vocab_size: int) -> None:
+    def __init__(self, config: ModelConfig, vocab_size: int, activation: Activation, *, bias: bool) -> None:
         super().__init__()
-        self.transform = Transform(config)
+        self.transform = Transform(config, activation, bias=bias)
         self.bias = nn.Parameter(torch.empty(vocab_size))
 
     def forward(self, hidden: Tensor, word_embeddings: Tensor) -> Tensor:
@@ -48,11 +48,20 @@ class MaskedTokenHead(nn.Module):
 
 
 class PretrainingHeads(nn.Module):
-    """The `cls` module of Hugging Face's BERT."""
+    """The `cls` module of Hugging Face's BERT.
 
-    def __init__(self, config: ModelConfig, vocab_size: int) -> None:
+    Args:
+        config: of the model.
+        vocab_size: V.
+        activation: of the masked-LM head, where it is not the layers'.
+        bias: whether its dense layer and LayerNorm have one; the decoder does.
+    """
+
+    def __init__(
+        self, config: ModelConfig, vocab_size: int, activation: Activation | None = None, *, bias: bool = True
+    ) -> None:
         super().__init__()
-        self.predictions = MaskedTokenHead(config, vocab_size)
+        self.predictions = MaskedTokenHead(config, vocab_size, activation or config.hidden_act, bias=bias)
         self.seq_relationship = Linear(config.hidden_size, 2) if config.next_sentence else None
 
 

@@ -14,7 +14,7 @@ from bert_pytorch.data.batching import describe_update
 from bert_pytorch.data.loader import TrainingLoader
 from bert_pytorch.data.recorded import recorded_data
 from bert_pytorch.interop.sources import load_source
-from bert_pytorch.models.bert import BertForPreTraining
+from bert_pytorch.models.pretraining import PretrainingModel
 from bert_pytorch.optim.schedules import learning_rate_factor
 from bert_pytorch.pretraining.agreement import leave_out_together, refuse_differing_data, survey_held_out
 from bert_pytorch.pretraining.config import PretrainingConfig
@@ -217,7 +217,7 @@ def _optimizer_step(session: Session, learner: Learner) -> OptimizerStep:
     )
 
 
-def _evaluation(session: Session, model: BertForPreTraining) -> Callable[[int], EvalRow | None] | None:
+def _evaluation(session: Session, model: PretrainingModel) -> Callable[[int], EvalRow | None] | None:
     held_out, config = session.corpus.evaluation, session.config
     if held_out is None:
         return None

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from bert_pytorch.errors import ConfigError
 from bert_pytorch.interop.matching import LoadedWeights
-from bert_pytorch.models.bert import BertForPreTraining
+from bert_pytorch.models.pretraining import PretrainingModel
 from bert_pytorch.records import Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -17,7 +17,7 @@ HEADS = ("cls.", "bert.pooler.")
 """Parts that an encoder may come without, and that a run may do without."""
 
 
-def put_initial_weights(model: BertForPreTraining, given: LoadedWeights, path: Path, vocabulary: Vocabulary) -> None:
+def put_initial_weights(model: PretrainingModel, given: LoadedWeights, path: Path, vocabulary: Vocabulary) -> None:
     """Put given weights into `model`; heads that it lacks keep their initial values, which is told.
 
     Args:

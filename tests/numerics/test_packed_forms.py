@@ -8,9 +8,10 @@ from torch import Tensor
 
 from bert_pytorch.data.fixed_rows import RowPlaces, RowShape, lay_in_rows
 from bert_pytorch.data.row_packing import pack_lengths
-from bert_pytorch.models.attention import AttentionName, PaddedLayout
+from bert_pytorch.models.attention import AttentionName
 from bert_pytorch.models.bert import BertForPreTraining
 from bert_pytorch.models.inputs import PackedBatch
+from bert_pytorch.models.padding import PaddedLayout
 from bert_pytorch.records import MicroBatch
 from tests.support.packed_batches import padded, random_micro_batch, small_config
 

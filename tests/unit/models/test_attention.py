@@ -11,6 +11,7 @@ from bert_pytorch.models.attention import (
     SequenceWiseSdpa,
     choose_attention,
 )
+from bert_pytorch.models.patterns import FULL
 from tests.support.packed_batches import random_batch
 
 CPU = torch.device("cpu")
@@ -21,7 +22,7 @@ def attend(attention: Attention, lengths: tuple[int, ...], dtype: torch.dtype) -
     """Return the output and the gradient of queries, keys and values for a fixed random weighting of it."""
     generator = torch.Generator().manual_seed(0)
     qkv = torch.randn(sum(lengths), 3, 2, 8, generator=generator, dtype=dtype).requires_grad_()
-    output = attention(qkv, attention.plan(random_batch(lengths)), 0.0)
+    output = attention(*qkv.unbind(1), attention.plan(random_batch(lengths)), FULL, 0.0)
     output.backward(torch.randn(output.shape, generator=generator, dtype=dtype))
     return output.detach(), qkv.grad
 
@@ -31,7 +32,7 @@ def test_reference_is_the_formula_for_each_token(lengths: tuple[int, ...]) -> No
     generator = torch.Generator().manual_seed(0)
     qkv = torch.randn(sum(lengths), 3, 2, 8, generator=generator, dtype=torch.float64)
     reference = ReferenceAttention()
-    found = reference(qkv, reference.plan(random_batch(lengths)), 0.0)
+    found = reference(*qkv.unbind(1), reference.plan(random_batch(lengths)), FULL, 0.0)
     starts = [sum(lengths[:index]) for index in range(len(lengths))]
     for start, length in zip(starts, lengths, strict=True):
         for token in range(start, start + length):
@@ -66,7 +67,7 @@ def test_row_attention_equals_reference(dtype: torch.dtype, tolerance: float) ->
     results = []
     for attention in (RowSdpa(), ReferenceAttention()):
         qkv = given.clone().requires_grad_()
-        output = attention(qkv, attention.plan(batch), 0.0)
+        output = attention(*qkv.unbind(1), attention.plan(batch), FULL, 0.0)
         output.backward(weights)
         results.append((output.detach(), qkv.grad))
     for found, wanted in zip(*results, strict=True):
@@ -80,7 +81,7 @@ def test_dropout_keeps_the_mean_and_drops_the_given_share(attention: Attention) 
     qkv[:, 0] = 0  # uniform attention to values of 1: each output is the mean of kept / (1 - p)
     qkv[:, 2] = 1
     torch.manual_seed(0)
-    output = attention(qkv, attention.plan(random_batch(lengths)), 0.25)
+    output = attention(*qkv.unbind(1), attention.plan(random_batch(lengths)), FULL, 0.25)
     per_head = output.view(140, 40, 4)[:100, :, 0]  # sequences of 50 keys
     assert abs(per_head.mean().item() - 1) < 0.01
     deviation = (0.25 / 0.75 / 50) ** 0.5  # of the mean of 50 variables that are 0 (p) or 1 / (1 - p)
