@@ -1,9 +1,11 @@
 """Weight names of the families in Hugging Face's files, as templates that are read in both directions.
 
-Ours are BERT's for everything that a BERT has (`models.pretraining`).  A `*` stands for the same text on both sides;
-where several of our weights stand in one of theirs, they follow each other in its first dimension.
+Ours are BERT's for everything that a BERT has (`models.pretraining`).  A `*` stands for the same text on both sides:
+one word, or at the end all the rest.  Where several of our weights stand in one of theirs, they follow each other in
+its first dimension.
 """
 
+import functools
 import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
@@ -129,8 +131,16 @@ def _is_joined(name: str, model_type: ModelType) -> bool:
 
 def _words(template: str, name: str) -> tuple[str, ...] | None:
     """Return what the stars of a template stand for in a name; None if the name is another."""
-    found = re.fullmatch(re.escape(template).replace(r"\*", "(.+?)"), name)
+    found = _expression(template).fullmatch(name)
     return None if found is None else found.groups()
+
+
+@functools.cache
+def _expression(template: str) -> re.Pattern[str]:
+    escaped = re.escape(template)
+    if escaped.endswith(r"\*"):
+        escaped = escaped.removesuffix(r"\*") + "(.+)"
+    return re.compile(escaped.replace(r"\*", r"([^.]+)"))
 
 
 def _filled(template: str, words: tuple[str, ...]) -> str:

@@ -78,7 +78,8 @@ class ModelConfig(Settings):
     @model_validator(mode="before")
     @classmethod
     def _family_defaults(cls, values: Any) -> Any:
-        family = FAMILIES.get(values.get("model_type", "bert")) if isinstance(values, dict) else None
+        name = values.get("model_type", "bert") if isinstance(values, dict) else None
+        family = FAMILIES.get(name) if isinstance(name, str) else None  # type: ignore[call-overload]
         return values if family is None else {**family.defaults, **values}
 
     def combination_problems(self) -> Iterator[str]:

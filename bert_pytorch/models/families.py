@@ -4,7 +4,7 @@ Our keys are BERT's.  A family's table says which keys of its `config.json` are 
 have one value because nothing else is computed here, and what it takes where a key is absent.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 ModelType = Literal["bert", "roberta", "distilbert", "mosaic_bert", "modernbert"]
@@ -40,7 +40,7 @@ BERT_FIXED = {
 FAMILIES: dict[ModelType, Family] = {
     "bert": Family({}, fixed=BERT_FIXED, model="BertForMaskedLM"),
     "roberta": Family(
-        defaults={"vocab_size": 50265, "type_vocab_size": 0, "layer_norm_eps": 1e-5, "next_sentence": False},
+        defaults={"vocab_size": 50265, "type_vocab_size": 1, "layer_norm_eps": 1e-5, "next_sentence": False},
         huggingface_defaults={"type_vocab_size": 2, "layer_norm_eps": 1e-12},
         fixed=BERT_FIXED,
         model="RobertaForMaskedLM",
@@ -121,13 +121,13 @@ def position_offset(model_type: ModelType, pad_token_id: int) -> int:
 def contradictions(values: Mapping[str, Any]) -> list[str]:
     """Say what a `config.json` asks for that is not computed here."""
     model_type = model_type_of(values)
-    if model_type not in FAMILIES:
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
         return [f'"model_type": found {model_type!r}, wanted one of {", ".join(FAMILIES)}.']
     return [
         f'"{key}": found {values[key]!r}, but only {wanted!r} is computed here for {model_type}.'
         for key, wanted in FAMILIES[model_type].fixed.items()
         if values.get(key) is not None and values[key] != wanted
-    ] + (_modernbert_contradictions(values) if model_type == "modernbert" else [])
+    ] + (list(_modernbert_contradictions(values)) if model_type == "modernbert" else [])
 
 
 def our_keys(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -188,7 +188,7 @@ def _modernbert_patterns(values: Mapping[str, Any]) -> dict[str, Any]:
         found["local_rope_theta"] = values.get("global_rope_theta")
     ropes = values.get("rope_parameters") or {}
     for kind, key in ((GLOBAL, "global_rope_theta"), (LOCAL, "local_rope_theta")):
-        if isinstance(ropes.get(kind), Mapping) and "rope_theta" in ropes[kind]:
+        if "rope_theta" in ropes.get(kind, {}):
             found[key] = ropes[kind]["rope_theta"]
     if values.get("layer_types"):
         found["global_attn_every_n_layers"] = _global_every(values["layer_types"])
@@ -199,17 +199,15 @@ def _global_every(layer_types: list[str]) -> int:
     return next((index for index, kind in enumerate(layer_types) if index and kind == GLOBAL), len(layer_types))
 
 
-def _modernbert_contradictions(values: Mapping[str, Any]) -> list[str]:
-    problems = []
+def _modernbert_contradictions(values: Mapping[str, Any]) -> Iterator[str]:
     kinds = values.get("layer_types") or []
     if kinds != [LOCAL if index % _global_every(kinds) else GLOBAL for index in range(len(kinds))]:
-        problems.append(f'"layer_types": found {kinds!r}, wanted every n-th {GLOBAL}, from the first on.')
+        yield f'"layer_types": found {kinds!r}, wanted every n-th {GLOBAL}, from the first on.'
     ropes = values.get("rope_parameters") or {}
-    for kind, rope in ropes.items():
-        if not isinstance(rope, Mapping) or rope.get("rope_type", "default") != "default":
-            problems.append(f'"rope_parameters": found {rope!r} for {kind}, but only "default" is computed here.')
-    if values.get("rope_scaling") is not None:
-        problems.append('"rope_scaling": found a value, but plain rotary positions are computed here.')
+    plain = isinstance(ropes, Mapping) and all(
+        isinstance(rope, Mapping) and rope.get("rope_type", "default") == "default" for rope in ropes.values()
+    )
+    if not plain or values.get("rope_scaling") is not None:
+        yield f'"rope_parameters": found {ropes!r} (or "rope_scaling"), but only the type "default" is computed here.'
     if values.get("embedding_dropout", 0) != values.get("mlp_dropout", 0):
-        problems.append('"embedding_dropout" and "mlp_dropout" differ; here they are one (hidden_dropout_prob).')
-    return problems
+        yield '"embedding_dropout" and "mlp_dropout" differ; here they are one (hidden_dropout_prob).'

@@ -5,12 +5,13 @@ from pathlib import Path
 
 from bert_pytorch.errors import ConfigError
 from bert_pytorch.interop.matching import LoadedWeights
+from bert_pytorch.models.families import MODERNBERT_KEYS
 from bert_pytorch.models.pretraining import PretrainingModel
 from bert_pytorch.records import Vocabulary
 
 logger = logging.getLogger(__name__)
 
-SAME_FUNCTION = ("num_attention_heads", "hidden_act", "layer_norm_eps")
+SAME_FUNCTION = ("num_attention_heads", "hidden_act", "layer_norm_eps", *MODERNBERT_KEYS)
 """Keys that change what weights of equal shapes compute."""
 
 HEADS = ("cls.", "bert.pooler.")
