@@ -29,6 +29,7 @@ from bert_pytorch.interop.names import from_family, to_family
 from bert_pytorch.models.config import ModelConfig, load_model_config, to_huggingface
 from bert_pytorch.models.encoder import padded_vocab_size
 from bert_pytorch.models.families import ModelType, position_offset
+from bert_pytorch.models.tasks import Task
 from bert_pytorch.records import Vocabulary
 from bert_pytorch.tokenization.tokenizer import tokenizer_from_vocabulary
 from bert_pytorch.vocabulary import read_vocabulary
@@ -64,6 +65,17 @@ def export_huggingface(
         vocabulary: its tokens and casing.
     """
     tensors = their_tensors(state_dict, config, vocabulary)
+    write_folder(folder, tensors, their_config(config, vocabulary), config, vocabulary)
+
+
+def write_folder(
+    folder: Path,
+    tensors: Mapping[str, Tensor],
+    values: Mapping[str, Any],
+    config: ModelConfig,
+    vocabulary: Vocabulary,
+) -> None:
+    """Write weights, `config.json` with `values`, and a tokenizer for sequences as long as the model allows."""
     with atomic_files(folder, sign=CONFIG) as temporary:
         contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
         # Not save_file: what the operating system refuses (a full disk) would come as the library's own error.
@@ -72,7 +84,7 @@ def export_huggingface(
         settings = json.loads((temporary / TOKENIZER_CONFIG).read_text(encoding="utf-8"))
         settings["model_max_length"] = config.max_position_embeddings
         atomic_write_json(temporary / TOKENIZER_CONFIG, settings)
-        atomic_write_json(temporary / CONFIG, _their_config(config, vocabulary))
+        atomic_write_json(temporary / CONFIG, values)
 
 
 def load_huggingface(folder: Path) -> LoadedWeights:
@@ -85,28 +97,39 @@ def load_huggingface(folder: Path) -> LoadedWeights:
         InputError: if files are missing or damaged, or weights of the encoder are missing or of a wrong shape.
         ConfigError: if `config.json` describes another architecture.
     """
-    if not (folder / CONFIG).is_file():
-        raise InputError(f"{folder}: found no {CONFIG} in it; wanted a Hugging Face directory.")
-    config = load_model_config(folder)
-    vocabulary = read_vocabulary(folder)
-    found = _our_names(_read_tensors(folder), config.model_type, folder)
-    if WORD_EMBEDDINGS not in found:
-        raise InputError(f"{folder}: its weights have no {WORD_EMBEDDINGS}; wanted those of a {config.model_type}.")
-    if POSITIONS in found:
-        found[POSITIONS] = found[POSITIONS][position_offset(config.model_type, _pad_id(folder)) :]
-    vocab_size = len(vocabulary.tokens)
-    _fit_rows(found, vocab_size, folder)
+    config, vocabulary, found = read_folder(folder)
     config = config.model_copy(
         update={
             "next_sentence": config.model_type == "bert" and any(name.startswith("bert.pooler.") for name in found),
-            "vocab_size": vocab_size,
-            "lowercase": vocabulary.lowercase,
         }
     )
     return matched(found, config, vocabulary, str(folder))
 
 
-def their_tensors(state_dict: Mapping[str, Tensor], config: ModelConfig, vocabulary: Vocabulary) -> dict[str, Tensor]:
+def read_folder(folder: Path, task: Task | None = None) -> tuple[ModelConfig, Vocabulary, dict[str, Tensor]]:
+    """Read configuration, vocabulary and weights; these under our names, with our numbers of rows.
+
+    Raises:
+        InputError: if files are missing or damaged.
+        ConfigError: if `config.json` describes another architecture.
+    """
+    if not (folder / CONFIG).is_file():
+        raise InputError(f"{folder}: found no {CONFIG} in it; wanted a Hugging Face directory.")
+    config = load_model_config(folder)
+    vocabulary = read_vocabulary(folder)
+    found = _our_names(_read_tensors(folder), config.model_type, task, folder)
+    if WORD_EMBEDDINGS not in found:
+        raise InputError(f"{folder}: its weights have no {WORD_EMBEDDINGS}; wanted those of a {config.model_type}.")
+    if POSITIONS in found:
+        found[POSITIONS] = found[POSITIONS][position_offset(config.model_type, _pad_id(folder)) :]
+    _fit_rows(found, len(vocabulary.tokens), folder)
+    size = {"vocab_size": len(vocabulary.tokens), "lowercase": vocabulary.lowercase}
+    return config.model_copy(update=size), vocabulary, found
+
+
+def their_tensors(
+    state_dict: Mapping[str, Tensor], config: ModelConfig, vocabulary: Vocabulary, task: Task | None = None
+) -> dict[str, Tensor]:
     """Bring a state dict (or gradients under the same names) to the names and rows of a Hugging Face file."""
     tensors = {name: tensor.detach().cpu() for name, tensor in state_dict.items()}
     tensors[WORD_EMBEDDINGS] = tensors[WORD_EMBEDDINGS][: len(vocabulary.tokens)]
@@ -116,10 +139,11 @@ def their_tensors(state_dict: Mapping[str, Tensor], config: ModelConfig, vocabul
         offset = position_offset(config.model_type, vocabulary.pad_id)
         unused = tensors[POSITIONS].new_zeros(offset, config.hidden_size)
         tensors[POSITIONS] = torch.cat([unused, tensors[POSITIONS]])
-    return to_family(tensors, config.model_type)
+    return to_family(tensors, config.model_type, task)
 
 
-def _their_config(config: ModelConfig, vocabulary: Vocabulary) -> dict[str, Any]:
+def their_config(config: ModelConfig, vocabulary: Vocabulary) -> dict[str, Any]:
+    """Return the content of `config.json`, the ids of special tokens included."""
     values = to_huggingface(config, len(vocabulary.tokens), vocabulary.pad_id)
     if config.model_type != "bert":
         values |= {"bos_token_id": vocabulary.cls_id, "eos_token_id": vocabulary.sep_id}
@@ -133,14 +157,16 @@ def _pad_id(folder: Path) -> int:
     return value if isinstance(value, int) else 1
 
 
-def _our_names(tensors: Mapping[str, Tensor], model_type: ModelType, folder: Path) -> dict[str, Tensor]:
+def _our_names(
+    tensors: Mapping[str, Tensor], model_type: ModelType, task: Task | None, folder: Path
+) -> dict[str, Tensor]:
     """Rename to our names, convert to float32 and check that the decoder is the word embedding."""
     modern: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         for pattern, replacement in OLD_NAMES:
             name = re.sub(pattern, replacement, name)
         modern[name] = tensor.float()
-    renamed = {name: tensor for name, tensor in from_family(modern, model_type).items() if name not in BUFFERS}
+    renamed = {name: tensor for name, tensor in from_family(modern, model_type, task).items() if name not in BUFFERS}
     for copy, original in ((DECODER, WORD_EMBEDDINGS), (DECODER_BIAS, BIAS)):
         duplicate = renamed.pop(copy, None)
         if duplicate is not None and not torch.equal(renamed.setdefault(original, duplicate), duplicate):

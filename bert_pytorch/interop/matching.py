@@ -1,6 +1,6 @@
 """Fitting foreign weights to our model: which names are there, which are missing, and whether the shapes agree."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -38,8 +38,22 @@ def matched(found: Mapping[str, Tensor], config: ModelConfig, vocabulary: Vocabu
     """
     with torch.device("meta"):
         wanted = build_model(config, len(vocabulary.tokens)).state_dict()
-    missing = tuple(name for name in wanted if name not in found)
-    problems = [f"{name} is missing" for name in missing if name.startswith("bert.") and ".pooler." not in name]
+    needed = [name for name in wanted if name.startswith("bert.") and ".pooler." not in name]
+    refuse_misfits(found, wanted, needed, where)
+    return LoadedWeights(
+        state_dict={name: found[name] for name in wanted if name in found},
+        config=config,
+        vocabulary=vocabulary,
+        missing=tuple(name for name in wanted if name not in found),
+        unexpected=tuple(name for name in found if name not in wanted),
+    )
+
+
+def refuse_misfits(
+    found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], needed: Iterable[str], where: str
+) -> None:
+    """Raise one `InputError` naming what is `needed` and missing, and what has another shape than wanted."""
+    problems = [f"{name} is missing" for name in needed if name not in found]
     problems += [
         f"{name} has shape {tuple(found[name].shape)}, wanted {tuple(wanted[name].shape)}"
         for name in wanted
@@ -51,10 +65,3 @@ def matched(found: Mapping[str, Tensor], config: ModelConfig, vocabulary: Vocabu
             f"{where}: its weights do not fit its configuration and vocabulary: {shown}"
             f"{f'; and {more} more' if more > 0 else ''}. Name a model whose files belong together."
         )
-    return LoadedWeights(
-        state_dict={name: found[name] for name in wanted if name in found},
-        config=config,
-        vocabulary=vocabulary,
-        missing=missing,
-        unexpected=tuple(name for name in found if name not in wanted),
-    )

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from bert_pytorch.models.families import ModelType
+from bert_pytorch.models.tasks import Task
 
 
 class Template(NamedTuple):
@@ -79,6 +80,19 @@ TEMPLATES: dict[ModelType, tuple[Template, ...]] = {
     ),
 }
 
+POOLER = "bert.pooler"
+MODERNBERT_HEAD = _templates(("head.dense.*", f"{POOLER}.dense.*"), ("head.norm.*", f"{POOLER}.LayerNorm.*"))
+TASK_TEMPLATES: dict[tuple[ModelType, Task], tuple[Template, ...]] = {
+    ("roberta", "sequence_classification"): _templates(
+        ("classifier.dense.*", f"{POOLER}.dense.*"), ("classifier.out_proj.*", "classifier.*")
+    ),
+    ("distilbert", "sequence_classification"): _templates(("pre_classifier.*", f"{POOLER}.dense.*")),
+    ("modernbert", "sequence_classification"): MODERNBERT_HEAD,
+    ("modernbert", "token_classification"): MODERNBERT_HEAD,
+    ("modernbert", "question_answering"): (*MODERNBERT_HEAD, *_templates(("classifier.*", "qa_outputs.*"))),
+}
+"""What stands in a task's model under other names; these go before the family's."""
+
 ENCODER_ALONE: dict[ModelType, tuple[str, str]] = {
     "bert": (r"^(embeddings|encoder|pooler)\.", r"bert.\1."),
     "roberta": (r"^(embeddings|encoder|pooler)\.", r"roberta.\1."),
@@ -89,33 +103,35 @@ ENCODER_ALONE: dict[ModelType, tuple[str, str]] = {
 """Where a file holds the encoder alone its names lack their first word: what to replace, and by what."""
 
 
-def to_family(tensors: Mapping[str, Tensor], model_type: ModelType) -> dict[str, Tensor]:
+def to_family(tensors: Mapping[str, Tensor], model_type: ModelType, task: Task | None = None) -> dict[str, Tensor]:
     """Rename our weights to the family's names, joining what is one there; names without a template stay."""
+    templates = _templates_of(model_type, task)
     renamed: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        for template in TEMPLATES[model_type]:
+        for template in templates:
             words = _words(template.ours[0], name)
             if words is not None:
                 parts = [tensors[_filled(ours, words)] for ours in template.ours]
                 renamed[_filled(template.theirs, words)] = torch.cat(parts) if len(parts) > 1 else tensor
                 break
         else:
-            if not _is_joined(name, model_type):
+            if not any(_words(ours, name) for template in templates for ours in template.ours[1:]):
                 renamed[name] = tensor
     return renamed
 
 
-def from_family(tensors: Mapping[str, Tensor], model_type: ModelType) -> dict[str, Tensor]:
+def from_family(tensors: Mapping[str, Tensor], model_type: ModelType, task: Task | None = None) -> dict[str, Tensor]:
     """Rename the family's weights to our names; names without a template, and what cannot be cut, stay."""
+    templates = _templates_of(model_type, task)
     pattern, replacement = ENCODER_ALONE[model_type]
     renamed: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        renamed.update(_ours(re.sub(pattern, replacement, name), tensor, model_type))
+        renamed.update(_ours(re.sub(pattern, replacement, name), tensor, templates))
     return renamed
 
 
-def _ours(name: str, tensor: Tensor, model_type: ModelType) -> Iterator[tuple[str, Tensor]]:
-    for template in TEMPLATES[model_type]:
+def _ours(name: str, tensor: Tensor, templates: tuple[Template, ...]) -> Iterator[tuple[str, Tensor]]:
+    for template in templates:
         words = _words(template.theirs, name)
         if words is not None and (tensor.dim() == 0 or len(tensor) % len(template.ours) == 0):
             parts = tensor.chunk(len(template.ours)) if len(template.ours) > 1 else (tensor,)
@@ -124,9 +140,8 @@ def _ours(name: str, tensor: Tensor, model_type: ModelType) -> Iterator[tuple[st
     yield name, tensor
 
 
-def _is_joined(name: str, model_type: ModelType) -> bool:
-    """Whether a name is a later part of something joined, written with the first one."""
-    return any(_words(ours, name) is not None for template in TEMPLATES[model_type] for ours in template.ours[1:])
+def _templates_of(model_type: ModelType, task: Task | None) -> tuple[Template, ...]:
+    return (() if task is None else TASK_TEMPLATES.get((model_type, task), ())) + TEMPLATES[model_type]
 
 
 def _words(template: str, name: str) -> tuple[str, ...] | None:

@@ -75,7 +75,7 @@ class Encoder(nn.Module):
         self.embeddings = embeddings
         self.encoder = LayerStack(layers)
         self.LayerNorm = final_norm
-        self.pooler = Pooler(config) if pooler else None
+        self.pooler: nn.Module | None = Pooler(config) if pooler else None
         self.head_size = config.hidden_size // config.num_attention_heads
         attending = (module for module in self.modules() if isinstance(module, Heads))
         self.rope_bases = {heads.rope_base for heads in attending if heads.rope_base is not None}

@@ -1,6 +1,8 @@
 """What is predicted from hidden states in pretraining: masked tokens, and whether B follows A."""
 # M masked tokens, B sequences, H hidden, V vocabulary, V_pad its rows in the embedding (a multiple of 8)
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -66,12 +68,13 @@ class PretrainingHeads(nn.Module):
 
 
 class Pooler(nn.Module):
-    """tanh(dense(hidden state of [CLS]))."""
+    """activation(dense(hidden state of [CLS])); BERT's activation is tanh."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, activation: Callable[[Tensor], Tensor] = torch.tanh) -> None:
         super().__init__()
         self.dense = Linear(config.hidden_size, config.hidden_size)
+        self.activation = activation
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Map (B, H) to (B, H)."""
-        return torch.tanh(self.dense(hidden))
+        return self.activation(self.dense(hidden))

@@ -23,10 +23,11 @@ class WantedTokens(NamedTuple):
         """Sort them out on the device; their number is M or B + M, so that the host waits for nothing.
 
         Args:
-            batch: without `row_length`.
+            batch: any; a slot without a sequence asks for whatever token.
             with_firsts: whether a loss reads the first token of each sequence.
         """
         firsts = batch.cu_seqlens[:-1].long() if with_firsts else batch.masked_positions[:0]
+        firsts = firsts.clamp(max=len(batch.input_ids) - 1)  # an empty slot may begin behind the last token
         tokens, order = torch.cat([firsts, batch.masked_positions]).sort(stable=True)
         rows = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
         return cls(tokens, rows[len(firsts) :], rows[: len(firsts)] if with_firsts else None)
