@@ -46,8 +46,6 @@ class _ResidualNorm(Function):
             grad, summed, summed.shape[-1:], mean, rstd, weight, bias, needed
         )
         mask = ctx.mask
-        # Without dropout both gradients are one tensor.  `linear_beside` will add to it in place, but only once the
-        # backward pass of everything behind `hidden` is done, because that is what it adds.
         grad_hidden = grad_summed if mask is None else mask.kept(grad.dtype).mul_(grad_summed).mul_(mask.scale)
         return grad_hidden, grad_summed, grad_weight, grad_bias, None, None
 

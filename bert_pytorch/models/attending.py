@@ -47,12 +47,13 @@ class AttendingModel(nn.Module):
         self._attentions[device, fixed_rows] = chosen.attention
         return f"{chosen.attention.name}: {chosen.reason}"
 
-    def encode(self, batch: PackedBatch, tokens: Tensor | None = None) -> Tensor:
+    def encode(self, batch: PackedBatch, tokens: Tensor | None = None, words: Tensor | None = None) -> Tensor:
         """Return the last hidden states.
 
         Args:
             batch: T tokens.
             tokens: int64 (Q,), those whose hidden states are wanted, in rising order; None: all.
+            words: (T, H), the tokens' word embeddings, where they are looked up already.
 
         Returns:
             (T, H), or (Q, H).
@@ -65,9 +66,9 @@ class AttendingModel(nn.Module):
         # Rows of fixed length are left whole: their unused places for masked tokens would all ask at token 0.
         can_prune = isinstance(attention, Narrowing) and batch.row_length is None
         if tokens is not None and self.prunes_last_layer and can_prune:
-            pruned: Tensor = self.bert(batch, attention, tokens)
+            pruned: Tensor = self.bert(batch, attention, tokens, words)
             return pruned
-        hidden: Tensor = self.bert(batch, attention)
+        hidden: Tensor = self.bert(batch, attention, words=words)
         return hidden if tokens is None else hidden.index_select(0, tokens)
 
     def _attention_for(self, batch: PackedBatch) -> Attention:

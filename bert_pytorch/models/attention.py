@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bert_pytorch.kernels.choice import takes_cpu_kernels
+from bert_pytorch.kernels.cpu_attention import LONGEST, short_attention
 from bert_pytorch.models.inputs import PackedBatch
 from bert_pytorch.models.padding import PaddedLayout
 from bert_pytorch.models.patterns import Pattern
@@ -196,6 +198,9 @@ class SequenceWiseSdpa:
         """Attend sequence by sequence."""
         if not len(query):
             return torch.cat([query, key[:0], value[:0]]).flatten(1)  # all three get a gradient, of zeros
+        short = len(key) <= LONGEST * len(plan.lengths)
+        if short and pattern.is_full and not dropout_p and takes_cpu_kernels(query):
+            return short_attention(query, key, value, plan.query_counts, plan.lengths)
         mixed = []
         parts = zip(query.split(plan.query_counts), key.split(plan.lengths), value.split(plan.lengths), strict=True)
         for index, part in enumerate(parts):

@@ -39,9 +39,9 @@ class Embeddings(nn.Module):
         self.LayerNorm = layer_norm(config, bias=bias)
         self.dropout = Dropout(config.hidden_dropout_prob)
 
-    def forward(self, batch: PackedBatch) -> Tensor:
-        """Return (T, H)."""
-        summed = self.word_embeddings(batch.input_ids)
+    def forward(self, batch: PackedBatch, words: Tensor | None = None) -> Tensor:
+        """Return (T, H); `words`, (T, H), are the tokens' word embeddings where they are looked up already."""
+        summed = self.word_embeddings(batch.input_ids) if words is None else words
         if self.position_embeddings is not None:
             summed = summed + self.position_embeddings(batch.position_ids)
         if self.token_type_embeddings is not None:
@@ -81,7 +81,9 @@ class Encoder(nn.Module):
         self.rope_bases = {heads.rope_base for heads in attending if heads.rope_base is not None}
         self.checkpoint_activations = False
 
-    def forward(self, batch: PackedBatch, attention: Attention, queries: Tensor | None = None) -> Tensor:
+    def forward(
+        self, batch: PackedBatch, attention: Attention, queries: Tensor | None = None, words: Tensor | None = None
+    ) -> Tensor:
         """Return the last hidden states.
 
         Args:
@@ -89,11 +91,12 @@ class Encoder(nn.Module):
             attention: how the layers attend; a `Narrowing` one where `queries` are given.
             queries: int64 (Q,), the tokens whose hidden states are wanted, in rising order; None: all.  The last layer
                 computes keys and values for every token and everything else for these alone.
+            words: (T, H), the tokens' word embeddings, where they are looked up already.
 
         Returns:
             (T, H), or (Q, H).
         """
-        hidden: Tensor = self.embeddings(batch)
+        hidden: Tensor = self.embeddings(batch, words)
         everywhere = BatchPlan(attention, attention.plan(batch), self._rotations(batch, hidden.dtype))
         *layers, last = self.encoder.layer
         for layer in layers:

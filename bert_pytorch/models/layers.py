@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bert_pytorch.kernels.cpu_dropout import dropout
+from bert_pytorch.kernels.cpu_residual_norm import residual_norm
 from bert_pytorch.models.attention import Attention
 from bert_pytorch.models.config import Activation, ModelConfig
 from bert_pytorch.models.patterns import FULL, Pattern, Rotation
@@ -52,7 +54,7 @@ class Dropout(nn.Dropout):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 torch's name
         """Drop entries while training."""
-        return F.dropout(input, self.p) if self.training and self.p else input
+        return dropout(input, self.p) if self.training else input
 
 
 def layer_norm(config: ModelConfig, *, bias: bool = True) -> nn.LayerNorm:
@@ -136,7 +138,8 @@ class ResidualOutput(nn.Module):
 
     def forward(self, hidden: Tensor, residual: Tensor) -> Tensor:
         """Map (T, in_features) and (T, H) to (T, H)."""
-        return self.LayerNorm(residual + self.dropout(self.dense(hidden)))
+        norm, p = self.LayerNorm, self.dropout.p if self.training else 0.0
+        return residual_norm(self.dense(hidden), residual, norm.weight, norm.bias, norm.eps, p)
 
 
 class PostNormAttention(nn.Module):

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor
 
+from bert_pytorch.kernels.cpu_embedding import tied_lookup
 from bert_pytorch.models.attending import AttendingModel
 from bert_pytorch.models.attention import AttentionName
 from bert_pytorch.models.config import ModelConfig
@@ -73,20 +74,21 @@ class PretrainingModel(AttendingModel, ABC):
         """
         pairs = batch.next_sentence_labels if self.bert.pooler is not None else None
         wanted = WantedTokens.of(batch, with_firsts=pairs is not None)
-        hidden = self.encode(batch, wanted.tokens)
-        scores = self._padded_mlm_logits(hidden.index_select(0, wanted.masked))
-        nsp_loss_sum = nsp_correct = None
+        words, decoder = tied_lookup(self.bert.embeddings.word_embeddings.weight, batch.input_ids)
+        hidden = self.encode(batch, wanted.tokens, words)
+        masked = hidden.index_select(0, wanted.masked)
+        nsp_loss_sum = nsp_correct = mlm_correct = None
+        if with_accuracy:
+            scores = self.cls.predictions(masked, decoder)
+            mlm_loss_sum, mlm_correct = cross_entropy_sum(scores, batch.labels), count_correct(scores, batch.labels)
+        else:
+            mlm_loss_sum = self.cls.predictions.loss_sum(masked, decoder, batch.labels)
         if pairs is not None:
             assert wanted.firsts is not None
             pair_scores = self._pair_scores(hidden.index_select(0, wanted.firsts))
             nsp_loss_sum = cross_entropy_sum(pair_scores, pairs)
             nsp_correct = count_correct(pair_scores, pairs) if with_accuracy else None
-        return LossTerms(
-            mlm_loss_sum=cross_entropy_sum(scores, batch.labels),
-            nsp_loss_sum=nsp_loss_sum,
-            mlm_correct=count_correct(scores, batch.labels) if with_accuracy else None,
-            nsp_correct=nsp_correct,
-        )
+        return LossTerms(mlm_loss_sum, nsp_loss_sum, mlm_correct, nsp_correct)
 
     def _pair_scores(self, firsts: Tensor) -> Tensor:
         assert self.bert.pooler is not None, "this model has no next-sentence head"

@@ -82,7 +82,7 @@ def memory_estimate(
     embeddings = tokens * (hidden + dropped // 2)
     head = masked_tokens * 5 * hidden
     # Scores and log-probabilities forward; log-probabilities and two gradients backward.  In float32, whatever
-    # precision the rest has.
+    # precision the rest has.  (A CPU holds one of the three, see `kernels.cross_entropy`.)
     scores = 3 * 4 * masked_tokens * padded_vocab_size(vocab)
     return MemoryEstimate(
         parameters=parameters,

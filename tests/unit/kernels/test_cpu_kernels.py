@@ -12,14 +12,15 @@ from torch import Tensor
 from torch.autograd import gradcheck
 
 from bert_pytorch.kernels import cross_entropy
-from bert_pytorch.kernels.choice import takes_cpu_kernels
+from bert_pytorch.kernels.choice import references_only, takes_cpu_kernels
 from bert_pytorch.kernels.cpu_attention import short_attention
 from bert_pytorch.kernels.cpu_dropout import KeepMask, dropout
 from bert_pytorch.kernels.cpu_embedding import tied_lookup
-from bert_pytorch.kernels.cpu_linear import linear, linear_beside
 from bert_pytorch.kernels.cpu_residual_norm import residual_norm, residual_norm_reference
 from bert_pytorch.kernels.cross_entropy import linear_cross_entropy, linear_cross_entropy_reference
+from bert_pytorch.models.build import build_model
 from bert_pytorch.records import IGNORED_LABEL
+from tests.support.packed_batches import random_batch, small_config
 
 
 def drawn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -41,28 +42,6 @@ def assert_same(ours: Callable[..., Tensor], reference: Callable[..., Tensor], i
         torch.testing.assert_close(found, wanted, rtol=1e-11, atol=1e-11)
 
 
-def test_linear_layers_and_what_goes_beside_them_have_torch_s_gradients() -> None:
-    inputs = [drawn(5, 6), drawn(3, 6), drawn(3)]
-    assert_same(linear, F.linear, inputs)
-
-    def ours(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        out, beside = linear_beside(hidden, weight, bias)
-        return torch.cat([out.sin(), beside.cos()], dim=1)
-
-    def reference(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        return torch.cat([F.linear(hidden, weight, bias).sin(), hidden.cos()], dim=1)
-
-    assert_same(ours, reference, inputs)
-    assert gradcheck(lambda *values: linear_beside(*values, None), inputs[:2])
-
-
-def test_a_frozen_linear_layer_passes_gradients_through() -> None:
-    hidden, weight, bias = drawn(5, 6), drawn(3, 6).detach(), drawn(3).detach()
-    (found,) = gradients(linear(hidden, weight, bias), [hidden])
-    (wanted,) = gradients(F.linear(hidden, weight, bias), [hidden])
-    torch.testing.assert_close(found, wanted)
-
-
 @pytest.mark.parametrize("bias", [True, False])
 def test_residual_norm_equals_its_reference(bias: bool) -> None:
     inputs = [drawn(5, 6), drawn(5, 6, seed=1), drawn(6), *([drawn(6, seed=1)] if bias else [])]
@@ -79,18 +58,6 @@ def test_the_backward_pass_of_residual_norm_drops_what_the_forward_pass_dropped(
         return residual_norm(*values, 1e-6, 0.4)
 
     assert gradcheck(seeded, [drawn(5, 6), drawn(5, 6, seed=1), drawn(6), drawn(6, seed=1)])
-
-
-def test_a_residual_block_without_dropout_adds_gradients_in_place_and_rightly() -> None:
-    def block(hidden: Tensor, wide: Tensor, narrow: Tensor, scale: Tensor) -> Tensor:
-        inner, beside = linear_beside(hidden, wide, None)
-        return residual_norm(linear(inner.tanh(), narrow, None), beside, scale, None, 1e-6, 0.0)
-
-    def reference(hidden: Tensor, wide: Tensor, narrow: Tensor, scale: Tensor) -> Tensor:
-        inner = F.linear(F.linear(hidden, wide).tanh(), narrow)
-        return F.layer_norm(hidden + inner, (6,), scale, None, 1e-6)
-
-    assert_same(block, reference, [drawn(5, 6), drawn(8, 6), drawn(6, 8), drawn(6)])
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5])
@@ -171,18 +138,25 @@ def test_the_joined_loss_of_nothing_is_zero_with_zero_gradients() -> None:
     assert all(not gradient.any() for gradient in torch.autograd.grad(loss, inputs))
 
 
-def test_short_attention_equals_the_formula_in_each_sequence() -> None:
+@pytest.mark.parametrize("asking", [None, [0, 1, 4, 6, 7, 7]], ids=["all ask", "some ask"])
+def test_short_attention_equals_the_formula_in_each_sequence(asking: list[int] | None) -> None:
     lengths = [4, 1, 3, 2]
+    counts = lengths if asking is None else [2, 1, 3, 0]
 
-    def formula(qkv: Tensor) -> Tensor:
+    def formula(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         mixed = []
-        for sequence in qkv.split(lengths):
-            query, key, value = (part.transpose(0, 1) for part in sequence.unbind(1))  # (N, S, D)
-            weights = (query @ key.mT / query.shape[-1] ** 0.5).exp()
-            mixed.append((weights / weights.sum(-1, keepdim=True) @ value).transpose(0, 1).flatten(1))
+        for q, k, v in zip(query.split(counts), key.split(lengths), value.split(lengths), strict=True):
+            weights = torch.einsum("qnd,knd->nqk", q, k).div(q.shape[-1] ** 0.5).exp()
+            mixed.append(torch.einsum("nqk,knd->qnd", weights / weights.sum(-1, keepdim=True), v).flatten(1))
         return torch.cat(mixed)
 
-    assert_same(lambda qkv: short_attention(qkv, lengths), formula, [drawn(10, 3, 2, 4)])
+    wide = drawn(10, 3, 2, 4)  # queries, keys and values are views of one tensor, as of joined projections
+
+    def views(wide: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        query, key, value = wide.unbind(1)
+        return (query if asking is None else query[asking]), key, value
+
+    assert_same(lambda wide: short_attention(*views(wide), counts, lengths), lambda wide: formula(*views(wide)), [wide])
 
 
 def test_cpu_passes_are_taken_only_where_they_pay_and_are_exact() -> None:
@@ -193,3 +167,23 @@ def test_cpu_passes_are_taken_only_where_they_pay_and_are_exact() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         assert not takes_cpu_kernels(hidden)
     assert not takes_cpu_kernels(hidden.to("meta"))
+    with references_only():
+        assert not takes_cpu_kernels(hidden)
+
+
+@pytest.mark.parametrize("model_type", ["bert", "roberta", "distilbert"])
+def test_a_model_s_losses_and_gradients_are_those_of_torch_s_operators(model_type: str) -> None:
+    pairs = model_type == "bert"
+    model = build_model(small_config(model_type=model_type, next_sentence=pairs)).double()
+    batch = random_batch([9, 30, 1, 17], pairs=pairs)
+
+    def losses_and_gradients() -> list[Tensor]:
+        terms = model(batch)
+        loss = terms.mlm_loss_sum + (0 if terms.nsp_loss_sum is None else 3 * terms.nsp_loss_sum)
+        return [loss, *torch.autograd.grad(loss, list(model.parameters()))]
+
+    ours = losses_and_gradients()
+    with references_only():
+        wanted = losses_and_gradients()
+    for mine, reference in zip(ours, wanted, strict=True):
+        torch.testing.assert_close(mine, reference, rtol=1e-10, atol=1e-10)
