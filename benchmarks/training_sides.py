@@ -160,7 +160,10 @@ class Side:
 
 
 def ours(
-    checkout: Path, options: Sequence[str], output_dir: Path, read: Callable[[dict[str, Any]], Step | None]
+    checkout: Path,
+    options: Sequence[str],
+    output_dir: Path,
+    read: Callable[[dict[str, Any]], Step | None] = lambda _: None,
 ) -> Command:
     """Return the shipped entry point of a checkout, with checkpoints off."""
     words = [sys.executable, str(checkout.resolve() / "run_pretraining.py"), *options]

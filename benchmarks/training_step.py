@@ -23,6 +23,7 @@ import os
 import shlex
 import signal
 import statistics
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -42,6 +43,8 @@ from bert_pytorch.models.flops import BatchWork, linear_products, training_flops
 from bert_pytorch.runtime.peak import measured_flops  # noqa: E402
 
 SEED = 1
+PROFILED_UPDATES = 5
+PROFILED_OPERATORS = 25
 SIDES = ("ours", "also", "huggingface", "huggingface_grouped")
 
 
@@ -81,10 +84,8 @@ def main() -> None:
     for name in options.rows:
         row = ROWS[name]
         data = sets[row.length]
-        if options.profile:
-            _profile(row, data, options)
-        else:
-            print(json.dumps(measure(name, row, data, options), ensure_ascii=False), flush=True)
+        result = (profile if options.profile else measure)(name, row, data, options)
+        print(json.dumps(result, ensure_ascii=False), flush=True)
 
 
 def measure(name: str, row: Row, data: TrainingSet, options: argparse.Namespace) -> dict[str, object]:
@@ -195,8 +196,31 @@ def _told(one: Round, names: Sequence[str]) -> str:
     return f"{rates}; GEMM {one.gemm_flops / 1e9:.0f} GFLOP/s"
 
 
-def _profile(row: Row, data: TrainingSet, options: argparse.Namespace) -> None:
-    raise SystemExit("error: --profile is not there yet.")
+def profile(name: str, row: Row, data: TrainingSet, options: argparse.Namespace) -> dict[str, object]:
+    """Print where a step of `ours` spends its time, by kind of work and by operator; the profiler slows it a little."""
+    folder = options.work / "sides" / "profile"
+    output, checkout = folder.resolve() / "profile.json", options.ours.resolve()
+    flags = [*run_words(row, str(data.folder.resolve())), *shlex.split(options.ours_flags)]
+    program, words = str(REPOSITORY / "benchmarks/training_profile.py"), ours(checkout, flags, folder / "run").words[2:]
+    limits = [str(options.warm_up), str(PROFILED_UPDATES)]
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "log.txt").open("wb") as log:
+        command = [sys.executable, program, str(checkout), str(output), *limits, *words]
+        if subprocess.run(command, cwd=checkout, stdout=log, stderr=subprocess.STDOUT).returncode:
+            raise SystemExit(f"error: the profiled run failed; see {folder / 'log.txt'}")
+    found = json.loads(output.read_text())
+    print(f"{name} ({row.about}): {found['milliseconds']:.0f} ms an update, mean of {PROFILED_UPDATES}, while profiled")
+    for group, own in found["groups"].items():
+        print(f"  {own:9.1f} ms {own / found['milliseconds']:6.1%}  {group}")
+    print("  by operator, without what it calls:")
+    for operator, group, own in found["operators"][:PROFILED_OPERATORS]:
+        print(f"  {own:9.1f} ms {own / found['milliseconds']:6.1%}  {operator}  [{group}]")
+    shares = {group: round(own / found["milliseconds"], 4) for group, own in found["groups"].items()}
+    return {
+        "benchmark": "training_step", "id": name, "about": row.about, "profile": shares,
+        "milliseconds": round(found["milliseconds"], 1), "gemm_gflops_in_step": round(found["gemm_gflops"] or 0, 1),
+        "gemm_gflops": round(gemm_rate(load_model_config(row.model), row, data) / 1e9, 1),
+    }  # fmt: skip
 
 
 def _options() -> argparse.Namespace:
