@@ -37,6 +37,13 @@ class Turn(NamedTuple):
     """What a side did while it was its turn."""
 
     steps: list[Step]
+    cpu_seconds: float
+    """Processor time of all its threads, user and system."""
+
+    @property
+    def tokens_per_cpu_second(self) -> float:
+        """Real tokens."""
+        return sum(step.tokens for step in self.steps) / self.cpu_seconds
 
     @property
     def tokens_per_second(self) -> float:
@@ -115,17 +122,22 @@ class Side:
         self._signal(signal.SIGCONT)
         steps = self._steps(_START_SECONDS)
         next(steps)  # the one that the stop before has cut in two
+        cpu_before = self._cpu_seconds()
         for step in steps:
             taken.append(step)
             if len(taken) >= updates and sum(each.seconds for each in taken) >= seconds:
                 break
         self._signal(signal.SIGSTOP)
-        return Turn(taken)
+        return Turn(taken, self._cpu_seconds() - cpu_before)
 
     def peak_mib(self) -> float:
         """Return the most memory that it has had resident so far."""
         status = Path(f"/proc/{self._process.pid}/status").read_text()
         return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM"))
+
+    def _cpu_seconds(self) -> float:
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # utime and stime, proc(5)
 
     def _signal(self, number: signal.Signals) -> None:
         os.killpg(self._process.pid, number)

@@ -13,7 +13,8 @@ matrix products at the model's own shapes.  All sides have hidden dropout 0.1, a
 
 Rates are real (non-padding) tokens a second of wall clock, data included; warm-up is apart.  `useful` is model FLOPs
 (bert_pytorch/models/flops.py) a second over the matrix products' rate of the same round.  Ratios are of one round, the
-first side's over another's; told are medians, [least, most].  Memory is the most resident of each process.
+first side's over another's; told are median, least and most.  `cpu_ratios` are of tokens a second of processor time: on
+a busy machine they are steadier, but do not see idle cores.  Memory is the most resident of each process.
 """
 
 import argparse
@@ -26,6 +27,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -108,7 +110,10 @@ def measure(name: str, row: Row, data: TrainingSet, options: argparse.Namespace)
             rounds.append(Round(turns, gemm_rate(config, row, data)))
             print(f"{name} round {number + 1}: {_told(rounds[-1], names)}", flush=True)
         figures = {side.name: _figures(side, rounds) for side in sides}
-    ratios = {f"{names[0]}/{other}": _ratio(rounds, names[0], other) for other in names[1:]}
+    ratios, cpu_ratios = (
+        {f"{names[0]}/{other}": _ratio(rounds, rate, names[0], other) for other in names[1:]}
+        for rate in (attrgetter("tokens_per_second"), attrgetter("tokens_per_cpu_second"))
+    )
     memory = {
         f"{names[0]}/{other}": round(figures[names[0]]["peak_mib"] / figures[other]["peak_mib"], 3)
         for other in names[1:]
@@ -116,8 +121,8 @@ def measure(name: str, row: Row, data: TrainingSet, options: argparse.Namespace)
     return {
         "benchmark": "training_step", "id": name, "about": row.about, "batch_size": row.batch_size,
         "mean_length": round(data.mean_length, 1), "rounds": len(rounds), "threads": torch.get_num_threads(),
-        "load": round(os.getloadavg()[0], 1), "sides": figures, "ratios": ratios, "memory_ratios": memory,
-        "gemm_gflops": _median([each.gemm_flops / 1e9 for each in rounds], 1),
+        "load": round(os.getloadavg()[0], 1), "sides": figures, "ratios": ratios, "cpu_ratios": cpu_ratios,
+        "memory_ratios": memory, "gemm_gflops": _median([each.gemm_flops / 1e9 for each in rounds], 1),
     }  # fmt: skip
 
 
@@ -125,8 +130,7 @@ def gemm_rate(config: ModelConfig, row: Row, data: TrainingSet) -> float:
     """Measure matrix products as a mean batch has them, in this process."""
     tokens = round(row.batch_size * data.mean_length)
     products = linear_products(config, tokens, round(0.15 * tokens))
-    shapes = [(each.rows, each.inner, each.columns, each.times) for each in products]
-    return measured_flops(shapes, torch.device("cpu"), torch.float32)
+    return measured_flops([product.shape for product in products], torch.device("cpu"), torch.float32)
 
 
 def _command(side: str, row: Row, data: TrainingSet, output_dir: Path, options: argparse.Namespace) -> Command:
@@ -177,9 +181,9 @@ def _figures(side: Side, rounds: Sequence[Round]) -> dict[str, Any]:
     }
 
 
-def _ratio(rounds: Sequence[Round], mine: str, other: str) -> list[float]:
+def _ratio(rounds: Sequence[Round], rate: Callable[[Turn], float], mine: str, other: str) -> list[float]:
     """Return median, least and most over the rounds."""
-    ratios = [each.turns[mine].tokens_per_second / each.turns[other].tokens_per_second for each in rounds]
+    ratios = [rate(each.turns[mine]) / rate(each.turns[other]) for each in rounds]
     return [round(value, 3) for value in (statistics.median(ratios), min(ratios), max(ratios))]
 
 
@@ -206,7 +210,7 @@ def profile(name: str, row: Row, data: TrainingSet, options: argparse.Namespace)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "log.txt").open("wb") as log:
         command = [sys.executable, program, str(checkout), str(output), *limits, *words]
-        if subprocess.run(command, cwd=checkout, stdout=log, stderr=subprocess.STDOUT).returncode:
+        if subprocess.run(command, cwd=checkout, stdout=log, stderr=subprocess.STDOUT, check=False).returncode:
             raise SystemExit(f"error: the profiled run failed; see {folder / 'log.txt'}")
     found = json.loads(output.read_text())
     print(f"{name} ({row.about}): {found['milliseconds']:.0f} ms an update, mean of {PROFILED_UPDATES}, while profiled")

@@ -43,6 +43,11 @@ class Product(NamedTuple):
     times: int
 
     @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Rows, inner, columns, times."""
+        return self[1:]
+
+    @property
     def flops(self) -> int:
         """Of all of them."""
         return 2 * self.rows * self.inner * self.columns * self.times
