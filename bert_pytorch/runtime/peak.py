@@ -36,6 +36,8 @@ PEAK_FLOPS = {
 }
 """FLOP/s of dense bf16 or fp16 products with sums in fp32, by words of the device's name; more words stand first."""
 
+_LESSER = {"laptop", "d", "mig"}
+"""Words of names whose other words are those of a larger device; a MIG instance is a part of one."""
 _ROUNDS = 3
 _ROUND_SECONDS = 0.1
 
@@ -51,6 +53,8 @@ def known_peak_flops(device: torch.device) -> float | None:
 def peak_of_name(name: str) -> float | None:
     """Return the peak of a device as `torch.cuda.get_device_name` calls it."""
     words = _words(name)
+    if words & _LESSER:
+        return None
     return next((peak for known, peak in PEAK_FLOPS.items() if _words(known) <= words), None)
 
 
