@@ -128,6 +128,7 @@ def main() -> None:
         num_train_epochs=1000,
         seed=options.seed,
         remove_unused_columns=False,
+        use_cpu=True,
         logging_strategy="no",
         save_strategy="no",
         report_to="none",

@@ -149,7 +149,7 @@ def run_words(row: Row, folder: str) -> list[str]:
     return [
         *("--input_dir", folder, "--model_config_file", row.model, "--optimizer", "adamw", "--learning_rate", "1e-4"),
         *("--lr_decay", "constant", "--warmup_proportion", "0", "--max_steps", "1000000", "--seed", str(SEED)),
-        *("--global_batch_size", str(row.batch_size), "--local_batch_size", str(row.batch_size)),
+        *("--global_batch_size", str(row.batch_size), "--local_batch_size", str(row.batch_size), "--device", "cpu"),
     ]
 
 
