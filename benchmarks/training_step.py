@@ -7,9 +7,10 @@
 
 Sides: `ours` is run_pretraining.py of a checkout (--ours, this one by default), `also` the same of another checkout or
 with other flags, `huggingface` is `Trainer` with `BertForPreTraining`, dynamic padding and the same batches in the same
-order, `huggingface_grouped` the same with its batches of similar lengths, the longest first.  Each is a process of its own that is started
-once and stopped while it is not its turn; a round is one turn of each, in alternating order, and a measurement of
-matrix products at the model's own shapes.  All sides have hidden dropout 0.1, attention dropout 0 and AdamW.
+order, `huggingface_grouped` the same with its batches of similar lengths, the longest first.  Each is a process of its
+own that is started once and stopped while it is not its turn; a round is one turn of each, in alternating order, and a
+measurement of matrix products at the model's own shapes.  All sides have hidden dropout 0.1, attention dropout 0 and
+AdamW.
 
 Rates are real (non-padding) tokens a second of wall clock, data included; warm-up is apart.  `useful` is model FLOPs
 (bert_pytorch/models/flops.py) a second over the matrix products' rate of the same round.  Ratios are of one round, the
