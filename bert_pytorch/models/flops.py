@@ -12,6 +12,7 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from bert_pytorch.models.config import ModelConfig
+from bert_pytorch.models.size import GATED
 from bert_pytorch.records import MicroBatch
 
 FORWARD_AND_BACKWARD = 3
@@ -66,7 +67,7 @@ def linear_products(config: ModelConfig, tokens: int, masked_tokens: int) -> lis
     return [
         Product("queries, keys, values", tokens, hidden, 3 * hidden, layers),
         Product("attention output", tokens, hidden, hidden, layers),
-        Product("feed-forward up", tokens, hidden, inner, layers),
+        Product("feed-forward up", tokens, hidden, 2 * inner if config.model_type in GATED else inner, layers),
         Product("feed-forward down", tokens, inner, hidden, layers),
         Product("masked-LM transform", masked_tokens, hidden, hidden, 1),
         Product("masked-LM decoder", masked_tokens, hidden, config.vocab_size, 1),
@@ -74,9 +75,18 @@ def linear_products(config: ModelConfig, tokens: int, masked_tokens: int) -> lis
 
 
 def _attention_flops(config: ModelConfig, lengths: np.ndarray) -> int:
-    """Scores, then mixtures of values: 2 H for each pair of tokens, twice (Vaswani et al. 2017, eq. 1)."""
-    pairs = int(np.square(lengths).sum())
-    return config.num_hidden_layers * 2 * (2 * config.hidden_size * pairs)
+    """Scores, then mixtures of values: 2 H for each pair of tokens, twice (Vaswani et al. 2017, eq. 1).
+
+    Layers with a window need the pairs in it: n (2 w + 1) of them, less what would lie before the first token and
+    behind the last one.
+    """
+    pairs = config.num_hidden_layers * int(np.square(lengths).sum())
+    if config.local_attention is not None and config.global_attn_every_n_layers is not None:
+        everywhere = -(-config.num_hidden_layers // config.global_attn_every_n_layers)
+        reach = np.minimum(config.local_attention // 2, lengths - 1)
+        near = int((lengths * (2 * reach + 1) - reach * (reach + 1)).sum())
+        pairs = everywhere * int(np.square(lengths).sum()) + (config.num_hidden_layers - everywhere) * near
+    return 2 * (2 * config.hidden_size * pairs)
 
 
 def _next_sentence_flops(config: ModelConfig, sequences: int) -> int:
