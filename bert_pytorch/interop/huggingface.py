@@ -120,6 +120,9 @@ def read_folder(folder: Path, task: Task | None = None) -> tuple[ModelConfig, Vo
     found = _our_names(_read_tensors(folder), config.model_type, task, folder)
     if WORD_EMBEDDINGS not in found:
         raise InputError(f"{folder}: its weights have no {WORD_EMBEDDINGS}; wanted those of a {config.model_type}.")
+    for name in (WORD_EMBEDDINGS, POSITIONS, BIAS):
+        if name in found and not found[name].dim():
+            raise InputError(f"{folder}: {name} is a single number, wanted a row for each entry.")
     if POSITIONS in found:
         found[POSITIONS] = found[POSITIONS][position_offset(config.model_type, _pad_id(folder)) :]
     _fit_rows(found, len(vocabulary.tokens), folder)

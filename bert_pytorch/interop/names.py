@@ -133,9 +133,14 @@ def from_family(tensors: Mapping[str, Tensor], model_type: ModelType, task: Task
 def _ours(name: str, tensor: Tensor, templates: tuple[Template, ...]) -> Iterator[tuple[str, Tensor]]:
     for template in templates:
         words = _words(template.theirs, name)
-        if words is not None and (tensor.dim() == 0 or len(tensor) % len(template.ours) == 0):
-            parts = tensor.chunk(len(template.ours)) if len(template.ours) > 1 else (tensor,)
-            yield from zip((_filled(ours, words) for ours in template.ours), parts, strict=True)
+        if words is None:
+            continue
+        count = len(template.ours)
+        if count == 1:
+            yield _filled(template.ours[0], words), tensor
+            return
+        if tensor.dim() and len(tensor) and len(tensor) % count == 0:
+            yield from zip((_filled(ours, words) for ours in template.ours), tensor.chunk(count), strict=True)
             return
     yield name, tensor
 

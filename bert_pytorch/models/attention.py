@@ -4,7 +4,7 @@
 every layer with that plan.  The last layer may ask for some tokens only: `Narrowing`.
 """
 # B sequences, S the longest of them, T packed tokens, Q queries (T of them but in the last layer), N heads,
-# D = H / N head size; R rows of L tokens where T = R * L
+# D = H / N head size
 
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bert_pytorch.kernels.choice import takes_cpu_kernels
-from bert_pytorch.kernels.cpu_attention import LONGEST, short_attention
 from bert_pytorch.models.inputs import PackedBatch
 from bert_pytorch.models.padding import PaddedLayout
 from bert_pytorch.models.patterns import Pattern
+from bert_pytorch.models.row_attention import RowSdpa
+from bert_pytorch.models.sequence_attention import SequenceWiseSdpa
 
 AttentionName = Literal["auto", "sdpa", "reference"]
 
@@ -138,125 +138,3 @@ class PaddedSdpa(_OnPaddedRows):
         return plan.queries.unpad(
             F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout_p)
         )
-
-
-class SequencePlan(NamedTuple):
-    """How a batch is cut into sequences, on the host."""
-
-    lengths: list[int]
-    """Keys of each sequence."""
-    query_counts: list[int]
-    """Queries of each sequence."""
-    query_positions: tuple[Tensor, ...] | None
-    """int64 (queries,) for each sequence, their positions in it; None where all tokens ask."""
-    masks: dict[tuple[Pattern, torch.dtype], Tensor]
-    """Masks made so far for this batch, for a sequence as long as the longest."""
-
-    def mask(self, index: int, pattern: Pattern, query: Tensor) -> Tensor | None:
-        """Return the mask of one sequence, (1, N or 1, its queries, its keys), or None."""
-        length = self.lengths[index]
-        if pattern.is_full or (pattern.slopes is None and pattern.window is not None and length <= pattern.window + 1):
-            return None
-        known = pattern, query.dtype
-        if known not in self.masks:
-            positions = torch.arange(max(self.lengths), device=query.device)
-            made = pattern.mask((positions.unsqueeze(1) - positions).abs().unsqueeze(0), None, query.dtype)
-            assert made is not None
-            self.masks[known] = made
-        mask = self.masks[known][..., :length]
-        if self.query_positions is None:
-            return mask[:, :, :length]
-        return mask.index_select(2, self.query_positions[index])
-
-
-class SequenceWiseSdpa:
-    """Torch's fused attention, one call per sequence: no padding, no mask of padding, no copies.
-
-    On 2 CPU cores, forward and backward, against one padded call: 1.3 to 1.6 times as fast at length 128 and 72 %
-    fill, 2.4 to 2.7 times at length 512 and 50 % fill.
-    """
-
-    name = "sdpa"
-
-    def plan(self, batch: PackedBatch) -> SequencePlan:
-        """Keep the lengths: they are all that is needed."""
-        lengths = list(batch.lengths)
-        return SequencePlan(lengths, lengths, None, {})
-
-    def narrowed(self, plan: SequencePlan, batch: PackedBatch, queries: Tensor) -> SequencePlan:
-        """Count the queries of each sequence; waits for the device, which here is the host."""
-        edges = torch.searchsorted(queries, batch.cu_seqlens.long())
-        counts = edges.diff().tolist()
-        positions = [
-            some - start for some, start in zip(queries.split(counts), batch.cu_seqlens[:-1].tolist(), strict=True)
-        ]
-        return SequencePlan(plan.lengths, counts, tuple(positions), plan.masks)
-
-    def __call__(
-        self, query: Tensor, key: Tensor, value: Tensor, plan: SequencePlan, pattern: Pattern, dropout_p: float
-    ) -> Tensor:
-        """Attend sequence by sequence."""
-        if not len(query):
-            return torch.cat([query, key[:0], value[:0]]).flatten(1)  # all three get a gradient, of zeros
-        short = len(key) <= LONGEST * len(plan.lengths)
-        if short and pattern.is_full and not dropout_p and takes_cpu_kernels(query):
-            return short_attention(query, key, value, plan.query_counts, plan.lengths)
-        mixed = []
-        parts = zip(query.split(plan.query_counts), key.split(plan.lengths), value.split(plan.lengths), strict=True)
-        for index, part in enumerate(parts):
-            if not len(part[0]):
-                continue
-            q, k, v = (tensor.transpose(0, 1).unsqueeze(0) for tensor in part)  # (1, N, queries or keys, D) each
-            mask = plan.mask(index, pattern, query)
-            attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p)
-            mixed.append(attended.squeeze(0).transpose(0, 1).flatten(1))
-        return torch.cat(mixed)
-
-
-class RowPlan(NamedTuple):
-    """Which tokens of a row of fixed length belong to one sequence."""
-
-    same_sequence: Tensor
-    """bool (R, 1, L, L), True within a sequence or the row's padding."""
-    masks: dict[tuple[Pattern, torch.dtype], Tensor | None]
-    """Masks made so far for this batch."""
-
-    def mask(self, pattern: Pattern, query: Tensor) -> Tensor | None:
-        """Return the mask, (R, N or 1, L, L)."""
-        if pattern.is_full:
-            return self.same_sequence
-        known = pattern, query.dtype
-        if known not in self.masks:
-            columns = torch.arange(self.same_sequence.shape[-1], device=query.device)
-            distances = (columns.unsqueeze(1) - columns).abs().unsqueeze(0)
-            self.masks[known] = pattern.mask(distances, self.same_sequence, query.dtype)
-        return self.masks[known]
-
-
-class RowSdpa:
-    """Torch's fused attention on rows of fixed length under a block-diagonal mask, for batches with `row_length`.
-
-    One call whose shapes are always the same and whose values the host never asks for: a device may record it once.
-    """
-
-    name = "row_sdpa"
-
-    def plan(self, batch: PackedBatch) -> RowPlan:
-        """Compare every pair of tokens of a row."""
-        assert batch.row_length is not None
-        starts = batch.cu_seqlens[:-1].view(len(batch.input_ids) // batch.row_length, 1, -1)  # (R, 1, slots)
-        tokens = torch.arange(len(batch.input_ids), device=starts.device).view(-1, batch.row_length, 1)
-        slots = (tokens >= starts).sum(-1)  # (R, L), how many slots begin at or before each token
-        return RowPlan((slots.unsqueeze(1) == slots.unsqueeze(2)).unsqueeze(1), {})
-
-    def __call__(
-        self, query: Tensor, key: Tensor, value: Tensor, plan: RowPlan, pattern: Pattern, dropout_p: float
-    ) -> Tensor:
-        """Attend in one fused call."""
-        rows, _, length, _ = plan.same_sequence.shape
-        q, k, v = (
-            tensor.unflatten(0, (rows, length)).transpose(1, 2) for tensor in (query, key, value)
-        )  # (R, N, L, D)
-        mask = plan.mask(pattern, query)
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p)
-        return attended.transpose(1, 2).flatten(2).flatten(0, 1)

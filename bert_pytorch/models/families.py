@@ -201,7 +201,9 @@ def _global_every(layer_types: list[str]) -> int:
 
 def _modernbert_contradictions(values: Mapping[str, Any]) -> Iterator[str]:
     kinds = values.get("layer_types") or []
-    if kinds != [LOCAL if index % _global_every(kinds) else GLOBAL for index in range(len(kinds))]:
+    if not isinstance(kinds, list) or kinds != [
+        LOCAL if index % _global_every(kinds) else GLOBAL for index in range(len(kinds))
+    ]:
         yield f'"layer_types": found {kinds!r}, wanted every n-th {GLOBAL}, from the first on.'
     ropes = values.get("rope_parameters") or {}
     plain = isinstance(ropes, Mapping) and all(

@@ -9,7 +9,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from bert_pytorch.errors import ConfigError
+from bert_pytorch.errors import ConfigError, InputError
 from bert_pytorch.interop.huggingface import export_huggingface, load_huggingface
 from bert_pytorch.interop.names import TEMPLATES, from_family, to_family
 from bert_pytorch.models.build import build_model
@@ -166,4 +166,27 @@ def test_what_is_not_computed_here_is_refused_by_name(key: str, tmp_path: Path) 
     path = tmp_path / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
     with pytest.raises(ConfigError, match=key):
+        load_huggingface(tmp_path)
+
+
+BAD_TENSORS = {
+    "single number": ("roberta", "roberta.embeddings.position_embeddings.weight", torch.tensor(1.0)),
+    "word_embeddings.weight is a single number": (
+        "modernbert", "model.embeddings.tok_embeddings.weight", torch.tensor(1.0)
+    ),
+    "query.weight is missing": ("modernbert", "model.layers.1.attn.Wqkv.weight", torch.zeros(100, 64)),
+    "key.weight is missing": ("modernbert", "model.layers.0.attn.Wqkv.weight", torch.tensor(1.0)),
+    "linear.weight is missing": ("mosaic_bert", "bert.encoder.layer.0.mlp.gated_layers.weight", torch.zeros(0, 64)),
+    "dense.weight has shape": ("distilbert", "distilbert.transformer.layer.0.ffn.lin1.weight", torch.zeros(3)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("told", BAD_TENSORS)
+def test_a_weight_of_a_wrong_shape_is_told_in_one_message(told: str, tmp_path: Path) -> None:
+    name, weight, tensor = BAD_TENSORS[told]
+    exported(tmp_path, name)
+    tensors = load_file(tmp_path / "model.safetensors")
+    assert weight in tensors
+    save_file({**tensors, weight: tensor}, tmp_path / "model.safetensors")
+    with pytest.raises(InputError, match=told):
         load_huggingface(tmp_path)

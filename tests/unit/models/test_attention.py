@@ -69,7 +69,7 @@ def test_reference_is_the_formula_for_each_token(lengths: tuple[int, ...], patte
 
 
 @pytest.mark.parametrize("attention", FAST, ids=lambda attention: type(attention).__name__)
-@pytest.mark.parametrize("lengths", [(6, 1, 13), (4, 4, 4), (9,), (70, 33)])
+@pytest.mark.parametrize("lengths", [(6, 1, 13), (4, 4, 4), (9,), (70, 33), (16, 17, 18, 70)])
 @pytest.mark.parametrize("pattern", PATTERNS)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-6)])
 def test_fast_attention_equals_reference(

@@ -123,6 +123,7 @@ BAD = [
     ({"model_name": "a", "model_type": ["bert"]}, ["model_type"]),
     ({**GOOGLE, "local_attention": 64}, ["local_attention", "modernbert"]),
     ({"model_type": "modernbert", "layer_types": "all"}, ["layer_types", "all"]),
+    ({"model_type": "modernbert", "layer_types": 5}, ["layer_types", "5"]),
     ({"model_type": "modernbert", "rope_parameters": [1]}, ["rope_parameters"]),
     ({"model_type": ["roberta"]}, ["model_type", "roberta"]),
     ({**GOOGLE, "hidden_size": 770}, ["770", "12", "divisible"]),
