@@ -102,7 +102,7 @@ def test_the_next_sentence_task_costs_a_pooler_and_two_scores_a_sequence() -> No
 def test_padding_and_empty_slots_of_fixed_rows_are_no_work() -> None:
     packed = random_micro_batch([7, 12, 3])
     places = RowPlaces(np.asarray([0, 1, 0]), np.asarray([0, 0, 1]))
-    fixed = lay_in_rows(packed, places, RowShape(rows=3, length=16, slots=2, masked=32, pad_id=0))
+    fixed = lay_in_rows(packed, places, RowShape(rows=3, length=16, slots=2, masked_per_row=11, pad_id=0))
     assert len(fixed.input_ids) == 48
     assert training_flops(small_config(), BatchWork.of(fixed)) == training_flops(small_config(), BatchWork.of(packed))
 
