@@ -9,6 +9,7 @@ from bert_pytorch.models.attention import AttentionName
 from bert_pytorch.models.bert import BertForPreTraining
 from bert_pytorch.models.config import ModelConfig, to_huggingface
 from bert_pytorch.models.inputs import PackedBatch
+from tests.support.errors_between import relative_error
 from tests.support.packed_batches import padded, random_batch, small_config
 
 LENGTHS = [(7,), (5, 17, 9, 1, 33), (16, 16, 16)]
@@ -55,10 +56,6 @@ def their_output(model: torch.nn.Module, batch: PackedBatch) -> transformers.uti
         labels=rows.labels,
         **pairs,
     )
-
-
-def relative_error(found: Tensor, wanted: Tensor) -> float:
-    return ((found - wanted).abs().max() / wanted.abs().max()).item()
 
 
 def compare(config: ModelConfig, lengths: tuple[int, ...], dtype: torch.dtype, attention: AttentionName) -> tuple:
