@@ -48,7 +48,7 @@ OLD_NAMES = (
     (r"LayerNorm\.gamma$", "LayerNorm.weight"),  # TensorFlow's names, in files of 2018 and 2019
     (r"LayerNorm\.beta$", "LayerNorm.bias"),
 )
-BUFFERS = ("bert.embeddings.position_ids", "bert.embeddings.token_type_ids", "bert.encoder.alibi")
+BUFFERS = ("bert.embeddings.position_ids", "bert.embeddings.token_type_ids")
 
 
 def export_huggingface(

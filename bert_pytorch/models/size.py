@@ -53,7 +53,7 @@ def memory_estimate(
     bytes_per_value: int = 4,
     checkpoint_activations: bool = False,
 ) -> MemoryEstimate:
-    """Estimate what training needs on one device.
+    """Estimate what training needs on one device; rows of fixed length keep the last layer whole, a little more.
 
     Args:
         config: shape of the model.

@@ -16,6 +16,7 @@ from bert_pytorch.models.build import build_model
 from bert_pytorch.models.config import ModelConfig
 from bert_pytorch.models.pretraining import PretrainingModel
 from tests.support.architectures import ARCHITECTURES, config_of, spread_model
+from tests.support.errors_between import relative_error
 from tests.support.packed_batches import padded, random_batch
 from tests.support.vocabularies import small_byte_bpe
 
@@ -102,6 +103,20 @@ def test_what_transformers_saves_loads_with_equal_scores(name: str, tmp_path: Pa
     ids = torch.where(rows.real, rows.input_ids, VOCABULARY.pad_id)
     wanted = theirs(ids, rows.attention_mask).logits[rows.real]
     assert torch.allclose(ours.mlm_logits(ours.encode(batch)), wanted, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", THEIRS)
+def test_exported_encoder_gives_equal_hidden_states_in_transformers(name: str, tmp_path: Path) -> None:
+    model, _ = exported(tmp_path, name)
+    theirs, information = transformers.AutoModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert all("pooler" in key for key in information["missing_keys"])  # RobertaModel's own
+    batch = random_batch((5, 17, 9), V)
+    batch = batch._replace(input_ids=batch.input_ids.clamp(min=2))
+    rows = padded(batch)
+    ids = torch.where(rows.real, rows.input_ids, VOCABULARY.pad_id)
+    wanted = theirs.eval()(ids, rows.attention_mask).last_hidden_state[rows.real]
+    assert relative_error(model.encode(batch), wanted) < 1e-5
 
 
 @pytest.mark.parametrize("name", THEIRS)
