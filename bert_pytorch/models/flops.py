@@ -75,18 +75,23 @@ def linear_products(config: ModelConfig, tokens: int, masked_tokens: int) -> lis
 
 
 def _attention_flops(config: ModelConfig, lengths: np.ndarray) -> int:
-    """Scores, then mixtures of values: 2 H for each pair of tokens, twice (Vaswani et al. 2017, eq. 1).
-
-    Layers with a window need the pairs in it: n (2 w + 1) of them, less what would lie before the first token and
-    behind the last one.
-    """
-    pairs = config.num_hidden_layers * int(np.square(lengths).sum())
-    if config.local_attention is not None and config.global_attn_every_n_layers is not None:
-        everywhere = -(-config.num_hidden_layers // config.global_attn_every_n_layers)
-        reach = np.minimum(config.local_attention // 2, lengths - 1)
-        near = int((lengths * (2 * reach + 1) - reach * (reach + 1)).sum())
-        pairs = everywhere * int(np.square(lengths).sum()) + (config.num_hidden_layers - everywhere) * near
+    """Scores, then mixtures of values: 2 H for each pair of tokens, twice (Vaswani et al. 2017, eq. 1)."""
+    pairs = sum(_attended_pairs(lengths, window) for window in _windows(config))
     return 2 * (2 * config.hidden_size * pairs)
+
+
+def _windows(config: ModelConfig) -> list[int | None]:
+    """Return for each layer how many tokens to either side one sees; None: the whole sequence."""
+    every, width = config.global_attn_every_n_layers, config.local_attention
+    if every is None or width is None:
+        return [None] * config.num_hidden_layers
+    return [width // 2 if layer % every else None for layer in range(config.num_hidden_layers)]
+
+
+def _attended_pairs(lengths: np.ndarray, window: int | None) -> int:
+    """Count pairs of a query and a key that it sees: a sequence of n has n - d pairs at each distance d, both ways."""
+    farthest = lengths - 1 if window is None else np.minimum(lengths - 1, window)
+    return int((lengths + 2 * lengths * farthest - farthest * (farthest + 1)).sum())
 
 
 def _next_sentence_flops(config: ModelConfig, sequences: int) -> int:

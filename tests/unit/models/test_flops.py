@@ -2,19 +2,16 @@
 
 import numpy as np
 import pytest
-import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from bert_pytorch.data.fixed_rows import RowPlaces, RowShape, lay_in_rows
-from bert_pytorch.models.bert import BertForPreTraining
 from bert_pytorch.models.build import build_model
 from bert_pytorch.models.config import load_model_config
 from bert_pytorch.models.flops import BatchWork, linear_products, training_flops
 from bert_pytorch.models.inputs import PackedBatch
-from bert_pytorch.models.modernbert import heads_of
 from bert_pytorch.models.pretraining import PretrainingModel
 from bert_pytorch.records import MicroBatch
-from tests.support.architectures import config_of
+from tests.support.architectures import ARCHITECTURES, config_of
 from tests.support.packed_batches import random_micro_batch, small_config
 
 VOCABULARY = 208  # a multiple of 8: the model pads others, which the formula does not count
@@ -26,8 +23,8 @@ def all_masked(lengths: list[int], *, pairs: bool) -> MicroBatch:
 
 
 def counted(model: PretrainingModel, batch: MicroBatch) -> int:
-    """Count the products of a forward and a backward pass as they happen."""
-    model.prunes_last_layer = False  # [CLS] would be computed twice: as a masked token, and for its pair
+    """Count the products of a forward and a backward pass as they happen, with the whole last layer."""
+    model.prunes_last_layer = False
     with FlopCounterMode(display=False) as counter:
         terms = model(PackedBatch.from_numpy(batch, "cpu"))
         loss = terms.mlm_loss_sum if terms.nsp_loss_sum is None else terms.mlm_loss_sum + terms.nsp_loss_sum
@@ -40,38 +37,29 @@ def counted(model: PretrainingModel, batch: MicroBatch) -> int:
 def test_the_formula_is_what_torch_counts_in_a_training_step_without_padding(lengths: list[int], pairs: bool) -> None:
     config = small_config(vocab_size=VOCABULARY, next_sentence=pairs)
     batch = all_masked(lengths, pairs=pairs)
-    model = BertForPreTraining(config, attention="reference")
-    assert training_flops(config, BatchWork.of(batch)) == counted(model, batch)
-
-
-@pytest.mark.parametrize("name", ["roberta", "distilbert", "mosaic_bert"])
-def test_the_formula_holds_for_other_architectures(name: str) -> None:
-    config = config_of(name).model_copy(update={"vocab_size": VOCABULARY})
     model = build_model(config, attention="reference")
-    batch = all_masked([24, 24], pairs=False)
     assert training_flops(config, BatchWork.of(batch)) == counted(model, batch)
 
 
-@pytest.mark.parametrize("lengths", [[1], [5], [24, 3, 9]])
-def test_a_layer_with_a_window_needs_the_pairs_that_its_mask_shows(lengths: list[int]) -> None:
-    config = config_of("modernbert").model_copy(update={"vocab_size": VOCABULARY})
-    everything = config.model_copy(update={"global_attn_every_n_layers": 1})
-    seen = 0
-    for index in range(config.num_hidden_layers):
-        pattern = heads_of(config, index).pattern
-        for length in lengths:
-            distances = (torch.arange(length).unsqueeze(1) - torch.arange(length)).abs().unsqueeze(0)
-            mask = pattern.mask(distances, None, torch.float32)
-            seen += length * length if mask is None else int(mask.sum())
-    hidden_pairs = config.num_hidden_layers * sum(length * length for length in lengths) - seen
-    work = BatchWork(np.asarray(lengths), 2)
-    saved = training_flops(everything, work) - training_flops(config, work)
-    assert saved == 3 * 2 * 2 * config.hidden_size * hidden_pairs
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_formula_holds_for_every_architecture_where_all_tokens_see_each_other(name: str) -> None:
+    config = config_of(name, vocab_size=VOCABULARY)
+    batch = all_masked([4, 4, 4], pairs=config.next_sentence)  # not longer than any window
+    assert training_flops(config, BatchWork.of(batch)) == counted(build_model(config, attention="reference"), batch)
+
+
+def test_a_window_leaves_out_the_pairs_that_it_hides() -> None:
+    lengths = np.asarray([1, 3, 4, 5, 40])
+    local = config_of("modernbert")  # two of its four layers see 3 tokens to either side
+    without = local.model_copy(update={"local_attention": 1000})
+    hidden = sum(abs(query - key) > 3 for length in lengths for query in range(length) for key in range(length))
+    saved = training_flops(without, BatchWork(lengths, 0)) - training_flops(local, BatchWork(lengths, 0))
+    assert saved == 3 * 2 * (2 * 2 * 64 * hidden)
 
 
 def test_a_batch_of_several_lengths_needs_what_its_sequences_need_one_by_one() -> None:
     config, lengths = small_config(vocab_size=VOCABULARY), [5, 40, 17]
-    model = BertForPreTraining(config, attention="reference")
+    model = build_model(config, attention="reference")
     alone = sum(counted(model, all_masked([length], pairs=True)) for length in lengths)
     assert training_flops(config, BatchWork.of(all_masked(lengths, pairs=True))) == alone
 
