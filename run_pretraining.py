@@ -14,10 +14,12 @@
 import sys
 
 from bert_pytorch.errors import front_door
+from bert_pytorch.runtime.allocator import keep_freed_memory
 from bert_pytorch.runtime.openmp import let_idle_threads_sleep
 
 if __name__ == "__main__":
     let_idle_threads_sleep()
+    keep_freed_memory()
     from bert_pytorch.pretraining.main import main  # imports torch, which starts OpenMP
 
     sys.exit(front_door(main))

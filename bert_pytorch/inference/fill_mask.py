@@ -11,8 +11,8 @@ import torch
 
 from bert_pytorch.errors import InputError
 from bert_pytorch.interop.sources import load_model
-from bert_pytorch.models.bert import BertForPreTraining
 from bert_pytorch.models.inputs import PackedBatch
+from bert_pytorch.models.pretraining import PretrainingModel
 from bert_pytorch.records import MASK_TOKEN, MicroBatch, Vocabulary
 from bert_pytorch.tokenization.tokenizer import tokenizer_from_vocabulary
 
@@ -29,7 +29,7 @@ class Guess(NamedTuple):
 class MaskFiller:
     """A pretrained model and its tokenizer."""
 
-    def __init__(self, model: BertForPreTraining, vocabulary: Vocabulary) -> None:
+    def __init__(self, model: PretrainingModel, vocabulary: Vocabulary) -> None:
         self.model = model.eval()
         self.vocabulary = vocabulary
         self.tokenizer = tokenizer_from_vocabulary(vocabulary)

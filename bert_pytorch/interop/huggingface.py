@@ -2,7 +2,10 @@
 
 Out: `config.json`, `model.safetensors` and the tokenizer's files (`tokenization.tokenizer`), as `transformers` opens
 them with no missing and no unexpected names.  In: such a directory, or an older one with `pytorch_model.bin`, with or
-without heads; names are brought to ours, which are Hugging Face's current ones without the tied decoder.
+without heads; names are brought to ours (`interop.names`), which do not list the tied decoder.
+
+`transformers` has no MosaicBERT, and would open its authors' files (`model_type` bert) as a BERT with random layers.
+It is written under its authors' weight names, but as `model_type` mosaic_bert, which `transformers` refuses.
 """
 
 import json
@@ -11,17 +14,22 @@ import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from bert_pytorch.config.files import read_mapping
 from bert_pytorch.errors import InputError
 from bert_pytorch.files import atomic_files, atomic_write_json
 from bert_pytorch.interop.matching import LoadedWeights, matched
-from bert_pytorch.models.bert import padded_vocab_size
+from bert_pytorch.interop.names import from_family, to_family
 from bert_pytorch.models.config import ModelConfig, load_model_config, to_huggingface
+from bert_pytorch.models.encoder import padded_vocab_size
+from bert_pytorch.models.families import ModelType, position_offset
+from bert_pytorch.models.tasks import Task
 from bert_pytorch.records import Vocabulary
 from bert_pytorch.tokenization.tokenizer import tokenizer_from_vocabulary
 from bert_pytorch.vocabulary import read_vocabulary
@@ -32,11 +40,11 @@ CONFIG, SAFETENSORS, PICKLED = "config.json", "model.safetensors", "pytorch_mode
 TOKENIZER_CONFIG = "tokenizer_config.json"
 
 WORD_EMBEDDINGS, SEGMENTS = "bert.embeddings.word_embeddings.weight", "bert.embeddings.token_type_embeddings.weight"
+POSITIONS = "bert.embeddings.position_embeddings.weight"
 DECODER, DECODER_BIAS, BIAS = "cls.predictions.decoder.weight", "cls.predictions.decoder.bias", "cls.predictions.bias"
 
 OLD_NAMES = (
     (r"^module\.", ""),  # saved from inside DistributedDataParallel
-    (r"^(embeddings|encoder|pooler)\.", r"bert.\1."),  # BertModel alone
     (r"LayerNorm\.gamma$", "LayerNorm.weight"),  # TensorFlow's names, in files of 2018 and 2019
     (r"LayerNorm\.beta$", "LayerNorm.bias"),
 )
@@ -48,18 +56,26 @@ def export_huggingface(
 ) -> None:
     """Write a directory that `transformers` opens; `config.json` appears in it last, when all the rest is whole.
 
-    A model without segment embeddings gets one of zeros, because `transformers` looks a segment up in any case.
+    A model without segment embeddings gets one of zeros where `transformers` looks a segment up in any case.
 
     Args:
         folder: made where needed; an earlier export in it is replaced, other files stay.
-        state_dict: of `BertForPreTraining`; padding rows of the vocabulary are left out.
+        state_dict: of a `PretrainingModel`; padding rows of the vocabulary are left out.
         config: its shape.
         vocabulary: its tokens and casing.
     """
-    vocab_size = len(vocabulary.tokens)
-    tensors = {name: tensor.detach().cpu() for name, tensor in state_dict.items()}
-    tensors[WORD_EMBEDDINGS] = tensors[WORD_EMBEDDINGS][:vocab_size]
-    tensors.setdefault(SEGMENTS, torch.zeros(1, config.hidden_size))
+    tensors = their_tensors(state_dict, config, vocabulary)
+    write_folder(folder, tensors, their_config(config, vocabulary), config, vocabulary)
+
+
+def write_folder(
+    folder: Path,
+    tensors: Mapping[str, Tensor],
+    values: Mapping[str, Any],
+    config: ModelConfig,
+    vocabulary: Vocabulary,
+) -> None:
+    """Write weights, `config.json` with `values`, and a tokenizer for sequences as long as the model allows."""
     with atomic_files(folder, sign=CONFIG) as temporary:
         contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
         # Not save_file: what the operating system refuses (a full disk) would come as the library's own error.
@@ -68,11 +84,11 @@ def export_huggingface(
         settings = json.loads((temporary / TOKENIZER_CONFIG).read_text(encoding="utf-8"))
         settings["model_max_length"] = config.max_position_embeddings
         atomic_write_json(temporary / TOKENIZER_CONFIG, settings)
-        atomic_write_json(temporary / CONFIG, to_huggingface(config, vocab_size, vocabulary.pad_id))
+        atomic_write_json(temporary / CONFIG, values)
 
 
 def load_huggingface(folder: Path) -> LoadedWeights:
-    """Read a Hugging Face directory of a BERT.
+    """Read a Hugging Face directory of any architecture that `models.build` knows.
 
     Whether there is a next-sentence head is told by the weights. Rows of the word embedding past the vocabulary stand
     for no token and are left out.
@@ -81,38 +97,84 @@ def load_huggingface(folder: Path) -> LoadedWeights:
         InputError: if files are missing or damaged, or weights of the encoder are missing or of a wrong shape.
         ConfigError: if `config.json` describes another architecture.
     """
-    if not (folder / CONFIG).is_file():
-        raise InputError(f"{folder}: found no {CONFIG} in it; wanted a Hugging Face directory of a BERT.")
-    config = load_model_config(folder)
-    vocabulary = read_vocabulary(folder)
-    found = _our_names(_read_tensors(folder), folder)
-    if WORD_EMBEDDINGS not in found:
-        raise InputError(f"{folder}: its weights have no {WORD_EMBEDDINGS}; wanted a BERT.")
-    vocab_size = len(vocabulary.tokens)
-    _fit_rows(found, vocab_size, folder)
+    config, vocabulary, found = read_folder(folder)
     config = config.model_copy(
         update={
-            "next_sentence": any(name.startswith("bert.pooler.") for name in found),
-            "vocab_size": vocab_size,
-            "lowercase": vocabulary.lowercase,
+            "next_sentence": config.model_type == "bert" and any(name.startswith("bert.pooler.") for name in found),
         }
     )
     return matched(found, config, vocabulary, str(folder))
 
 
-def _our_names(tensors: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:
+def read_folder(folder: Path, task: Task | None = None) -> tuple[ModelConfig, Vocabulary, dict[str, Tensor]]:
+    """Read configuration, vocabulary and weights; these under our names, with our numbers of rows.
+
+    Raises:
+        InputError: if files are missing or damaged.
+        ConfigError: if `config.json` describes another architecture.
+    """
+    if not (folder / CONFIG).is_file():
+        raise InputError(f"{folder}: found no {CONFIG} in it; wanted a Hugging Face directory.")
+    config = load_model_config(folder)
+    vocabulary = read_vocabulary(folder)
+    found = _our_names(_read_tensors(folder), config.model_type, task, folder)
+    if WORD_EMBEDDINGS not in found:
+        raise InputError(f"{folder}: its weights have no {WORD_EMBEDDINGS}; wanted those of a {config.model_type}.")
+    for name in (WORD_EMBEDDINGS, POSITIONS, BIAS):
+        if name in found and not found[name].dim():
+            raise InputError(f"{folder}: {name} is a single number, wanted a row for each entry.")
+    if POSITIONS in found:
+        found[POSITIONS] = found[POSITIONS][position_offset(config.model_type, _pad_id(folder)) :]
+    _fit_rows(found, len(vocabulary.tokens), folder)
+    size = {"vocab_size": len(vocabulary.tokens), "lowercase": vocabulary.lowercase}
+    return config.model_copy(update=size), vocabulary, found
+
+
+def their_tensors(
+    state_dict: Mapping[str, Tensor], config: ModelConfig, vocabulary: Vocabulary, task: Task | None = None
+) -> dict[str, Tensor]:
+    """Bring a state dict (or gradients under the same names) to the names and rows of a Hugging Face file."""
+    tensors = {name: tensor.detach().cpu() for name, tensor in state_dict.items()}
+    tensors[WORD_EMBEDDINGS] = tensors[WORD_EMBEDDINGS][: len(vocabulary.tokens)]
+    if config.model_type in ("bert", "roberta", "mosaic_bert"):
+        tensors.setdefault(SEGMENTS, torch.zeros(1, config.hidden_size))
+    if POSITIONS in tensors:
+        offset = position_offset(config.model_type, vocabulary.pad_id)
+        unused = tensors[POSITIONS].new_zeros(offset, config.hidden_size)
+        tensors[POSITIONS] = torch.cat([unused, tensors[POSITIONS]])
+    return to_family(tensors, config.model_type, task)
+
+
+def their_config(config: ModelConfig, vocabulary: Vocabulary) -> dict[str, Any]:
+    """Return the content of `config.json`, the ids of special tokens included."""
+    values = to_huggingface(config, len(vocabulary.tokens), vocabulary.pad_id)
+    if config.model_type != "bert":
+        values |= {"bos_token_id": vocabulary.cls_id, "eos_token_id": vocabulary.sep_id}
+    if config.model_type == "modernbert":
+        values |= {"cls_token_id": vocabulary.cls_id, "sep_token_id": vocabulary.sep_id}
+    return values
+
+
+def _pad_id(folder: Path) -> int:
+    value = read_mapping(folder / CONFIG).get("pad_token_id", 1)
+    return value if isinstance(value, int) else 1
+
+
+def _our_names(
+    tensors: Mapping[str, Tensor], model_type: ModelType, task: Task | None, folder: Path
+) -> dict[str, Tensor]:
     """Rename to our names, convert to float32 and check that the decoder is the word embedding."""
-    renamed: dict[str, Tensor] = {}
+    modern: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         for pattern, replacement in OLD_NAMES:
             name = re.sub(pattern, replacement, name)
-        if name not in BUFFERS:
-            renamed[name] = tensor.float()
+        modern[name] = tensor.float()
+    renamed = {name: tensor for name, tensor in from_family(modern, model_type, task).items() if name not in BUFFERS}
     for copy, original in ((DECODER, WORD_EMBEDDINGS), (DECODER_BIAS, BIAS)):
         duplicate = renamed.pop(copy, None)
         if duplicate is not None and not torch.equal(renamed.setdefault(original, duplicate), duplicate):
             raise InputError(
-                f"{folder}: {copy} differs from {original}; in the BERT of this project the decoder is the embedding."
+                f"{folder}: {copy} differs from {original}; in the models of this project the decoder is the embedding."
             )
     return renamed
 

@@ -1,13 +1,13 @@
 """Fitting foreign weights to our model: which names are there, which are missing, and whether the shapes agree."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from bert_pytorch.errors import InputError
-from bert_pytorch.models.bert import BertForPreTraining
+from bert_pytorch.models.build import build_model
 from bert_pytorch.models.config import ModelConfig
 from bert_pytorch.records import Vocabulary
 
@@ -18,7 +18,7 @@ class LoadedWeights(NamedTuple):
     """A model from anywhere, in our terms."""
 
     state_dict: dict[str, Tensor]
-    """On the CPU, under our names, for `BertForPreTraining(config, len(vocabulary.tokens)).load_state_dict`; strict
+    """On the CPU, under our names, for `build_model(config, len(vocabulary.tokens)).load_state_dict`; strict
     unless `missing` names something."""
     config: ModelConfig
     """Shape of the model."""
@@ -37,9 +37,23 @@ def matched(found: Mapping[str, Tensor], config: ModelConfig, vocabulary: Vocabu
         InputError: if weights of the encoder are missing, or any have another shape.
     """
     with torch.device("meta"):
-        wanted = BertForPreTraining(config, len(vocabulary.tokens)).state_dict()
-    missing = tuple(name for name in wanted if name not in found)
-    problems = [f"{name} is missing" for name in missing if name.startswith("bert.") and ".pooler." not in name]
+        wanted = build_model(config, len(vocabulary.tokens)).state_dict()
+    needed = [name for name in wanted if name.startswith("bert.") and ".pooler." not in name]
+    refuse_misfits(found, wanted, needed, where)
+    return LoadedWeights(
+        state_dict={name: found[name] for name in wanted if name in found},
+        config=config,
+        vocabulary=vocabulary,
+        missing=tuple(name for name in wanted if name not in found),
+        unexpected=tuple(name for name in found if name not in wanted),
+    )
+
+
+def refuse_misfits(
+    found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], needed: Iterable[str], where: str
+) -> None:
+    """Raise one `InputError` naming what is `needed` and missing, and what has another shape than wanted."""
+    problems = [f"{name} is missing" for name in needed if name not in found]
     problems += [
         f"{name} has shape {tuple(found[name].shape)}, wanted {tuple(wanted[name].shape)}"
         for name in wanted
@@ -51,10 +65,3 @@ def matched(found: Mapping[str, Tensor], config: ModelConfig, vocabulary: Vocabu
             f"{where}: its weights do not fit its configuration and vocabulary: {shown}"
             f"{f'; and {more} more' if more > 0 else ''}. Name a model whose files belong together."
         )
-    return LoadedWeights(
-        state_dict={name: found[name] for name in wanted if name in found},
-        config=config,
-        vocabulary=vocabulary,
-        missing=missing,
-        unexpected=tuple(name for name in found if name not in wanted),
-    )

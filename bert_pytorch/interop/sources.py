@@ -14,8 +14,9 @@ from bert_pytorch.errors import InputError
 from bert_pytorch.interop.huggingface import CONFIG, load_huggingface
 from bert_pytorch.interop.matching import LoadedWeights, matched
 from bert_pytorch.models.attention import AttentionName
-from bert_pytorch.models.bert import BertForPreTraining
+from bert_pytorch.models.build import build_model
 from bert_pytorch.models.config import ModelConfig
+from bert_pytorch.models.pretraining import PretrainingModel
 from bert_pytorch.records import Vocabulary
 
 CHECKPOINTS, EXPORTED = "pretrain_ckpts", "model"
@@ -24,7 +25,7 @@ CHECKPOINTS, EXPORTED = "pretrain_ckpts", "model"
 class LoadedModel(NamedTuple):
     """A model ready to use (in evaluation mode) and its vocabulary."""
 
-    model: BertForPreTraining
+    model: PretrainingModel
     vocabulary: Vocabulary
     missing: tuple[str, ...]
     """Weights of heads that the source does not have; they stand at their initial values."""
@@ -64,10 +65,10 @@ def load_model(source: Path, attention: AttentionName = "auto") -> LoadedModel:
     weights = load_source(source)
     vocab_size = len(weights.vocabulary.tokens)
     if weights.missing:
-        model = BertForPreTraining(weights.config, vocab_size, attention)
+        model = build_model(weights.config, vocab_size, attention)
     else:
         with torch.device("meta"):  # nothing is drawn that the loaded weights would overwrite
-            model = BertForPreTraining(weights.config, vocab_size, attention)
+            model = build_model(weights.config, vocab_size, attention)
     model.load_state_dict(weights.state_dict, strict=not weights.missing, assign=not weights.missing)
     return LoadedModel(model.eval(), weights.vocabulary, weights.missing)
 

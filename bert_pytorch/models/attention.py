@@ -1,18 +1,22 @@
 """Bidirectional attention within each sequence of a packed batch, in several ways that compute the same.
 
 `choose_attention` names one; the model asks it once per batch for a plan (where the sequences lie) and then calls it in
-every layer with that plan.
+every layer with that plan.  The last layer may ask for some tokens only: `Narrowing`.
 """
-# B sequences, S the longest of them, T packed tokens, N heads, D = H / N head size; R rows of L tokens where T = R * L
+# B sequences, S the longest of them, T packed tokens, Q queries (T of them but in the last layer), N heads,
+# D = H / N head size
 
-from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from bert_pytorch.models.inputs import PackedBatch
+from bert_pytorch.models.padding import PaddedLayout
+from bert_pytorch.models.patterns import Pattern
+from bert_pytorch.models.row_attention import RowSdpa
+from bert_pytorch.models.sequence_attention import SequenceWiseSdpa
 
 AttentionName = Literal["auto", "sdpa", "reference"]
 
@@ -25,16 +29,35 @@ class Attention(Protocol):
     def plan(self, batch: PackedBatch) -> Any:
         """Prepare what all layers share for the sequences of a batch."""
 
-    def __call__(self, qkv: Tensor, plan: Any, dropout_p: float) -> Tensor:
+    def __call__(
+        self, query: Tensor, key: Tensor, value: Tensor, plan: Any, pattern: Pattern, dropout_p: float
+    ) -> Tensor:
         """Attend.
 
         Args:
-            qkv: (T, 3, N, D), queries, keys and values.
+            query: (Q, N, D), of all tokens or of those that `plan` was narrowed to.
+            key: (T, N, D).
+            value: (T, N, D).
             plan: what `plan` returned for this batch.
+            pattern: of this layer: a window, ALiBi.
             dropout_p: probability of dropping an attention probability; 0 outside training.
 
         Returns:
-            (T, N * D), each token's mixture of the values of its own sequence.
+            (Q, N * D), each query's mixture of the values of its own sequence.
+        """
+
+
+@runtime_checkable
+class Narrowing(Protocol):
+    """Attention that can compute the outputs of some tokens only."""
+
+    def narrowed(self, plan: Any, batch: PackedBatch, queries: Tensor) -> Any:
+        """Return the plan for the queries of some tokens.
+
+        Args:
+            plan: of this batch, for all tokens.
+            batch: without `row_length`.
+            queries: int64 (Q,), the tokens in rising order; one may stand twice.
         """
 
 
@@ -71,149 +94,47 @@ def choose_attention(
     return ChosenAttention(attention, reason)
 
 
-class ReferenceAttention:
+class _OnPaddedRows:
+    """Sequences as rows of one padded tensor."""
+
+    def plan(self, batch: PackedBatch) -> PaddedLayout:
+        """Lay the sequences out."""
+        return PaddedLayout.of(batch.lengths, batch.input_ids.device)
+
+    def narrowed(self, plan: PaddedLayout, batch: PackedBatch, queries: Tensor) -> PaddedLayout:
+        """Lay some tokens out as queries."""
+        return plan.narrowed(batch.cu_seqlens, queries)
+
+
+class ReferenceAttention(_OnPaddedRows):
     """The formula written out on padded tensors (Vaswani et al. 2017, eq. 1): slow, in any precision."""
 
     name = "reference"
 
-    def plan(self, batch: PackedBatch) -> "PaddedLayout":
-        """Lay the sequences out as rows of one padded tensor."""
-        return PaddedLayout.of(batch.lengths, batch.input_ids.device)
-
-    def __call__(self, qkv: Tensor, plan: "PaddedLayout", dropout_p: float) -> Tensor:
+    def __call__(
+        self, query: Tensor, key: Tensor, value: Tensor, plan: PaddedLayout, pattern: Pattern, dropout_p: float
+    ) -> Tensor:
         """Attend with an explicit softmax."""
-        query, key, value = plan.pad_heads(qkv)  # (B, N, S, D) each
-        scores = query @ key.mT / query.shape[-1] ** 0.5  # (B, N, S, S)
-        if plan.key_mask is not None:
-            scores = scores.masked_fill(~plan.key_mask, -torch.inf)
+        query, key, value = plan.queries.pad(query), plan.keys.pad(key), plan.keys.pad(value)
+        scores = query @ key.mT / query.shape[-1] ** 0.5  # (B, N, S_q, S)
+        mask = plan.mask(pattern, query)
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
         probabilities = F.dropout(scores.softmax(-1), dropout_p) if dropout_p else scores.softmax(-1)
-        return plan.unpad_heads(probabilities @ value)
+        return plan.queries.unpad(probabilities @ value)
 
 
-class PaddedSdpa:
+class PaddedSdpa(_OnPaddedRows):
     """Torch's fused attention on padded tensors: one call for all sequences, as a GPU wants it."""
 
     name = "sdpa"
 
-    def plan(self, batch: PackedBatch) -> "PaddedLayout":
-        """Lay the sequences out as rows of one padded tensor."""
-        return PaddedLayout.of(batch.lengths, batch.input_ids.device)
-
-    def __call__(self, qkv: Tensor, plan: "PaddedLayout", dropout_p: float) -> Tensor:
+    def __call__(
+        self, query: Tensor, key: Tensor, value: Tensor, plan: PaddedLayout, pattern: Pattern, dropout_p: float
+    ) -> Tensor:
         """Attend in one fused call."""
-        query, key, value = plan.pad_heads(qkv)
-        return plan.unpad_heads(
-            F.scaled_dot_product_attention(query, key, value, attn_mask=plan.key_mask, dropout_p=dropout_p)
+        query, key, value = plan.queries.pad(query), plan.keys.pad(key), plan.keys.pad(value)
+        mask = plan.mask(pattern, query)
+        return plan.queries.unpad(
+            F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout_p)
         )
-
-
-class SequenceWiseSdpa:
-    """Torch's fused attention, one call per sequence: no padding, no mask, no copies.
-
-    On 2 CPU cores, forward and backward, against one padded call: 1.3 to 1.6 times as fast at length 128 and 72 %
-    fill, 2.4 to 2.7 times at length 512 and 50 % fill.
-    """
-
-    name = "sdpa"
-
-    def plan(self, batch: PackedBatch) -> list[int]:
-        """Keep the lengths: they are all that is needed."""
-        return list(batch.lengths)
-
-    def __call__(self, qkv: Tensor, plan: list[int], dropout_p: float) -> Tensor:
-        """Attend sequence by sequence."""
-        mixed = []
-        for sequence in qkv.split(plan):  # (S, 3, N, D)
-            query, key, value = sequence.permute(1, 2, 0, 3).unsqueeze(1)  # (1, N, S, D) each
-            attended = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout_p)
-            mixed.append(attended.squeeze(0).transpose(0, 1).flatten(1))
-        return torch.cat(mixed) if mixed else qkv[:, 2].flatten(1)
-
-
-class RowSdpa:
-    """Torch's fused attention on rows of fixed length under a block-diagonal mask, for batches with `row_length`.
-
-    One call whose shapes are always the same and whose values the host never asks for: a device may record it once.
-    """
-
-    name = "row_sdpa"
-
-    def plan(self, batch: PackedBatch) -> Tensor:
-        """Compare every pair of tokens of a row: bool (R, 1, L, L), True within a sequence or the row's padding."""
-        assert batch.row_length is not None
-        starts = batch.cu_seqlens[:-1].view(len(batch.input_ids) // batch.row_length, 1, -1)  # (R, 1, slots)
-        tokens = torch.arange(len(batch.input_ids), device=starts.device).view(-1, batch.row_length, 1)
-        slots = (tokens >= starts).sum(-1)  # (R, L), how many slots begin at or before each token
-        return (slots.unsqueeze(1) == slots.unsqueeze(2)).unsqueeze(1)
-
-    def __call__(self, qkv: Tensor, plan: Tensor, dropout_p: float) -> Tensor:
-        """Attend in one fused call."""
-        query, key, value = qkv.unflatten(0, (plan.shape[0], plan.shape[2])).permute(2, 0, 3, 1, 4)  # (R, N, L, D)
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=plan, dropout_p=dropout_p)
-        return attended.transpose(1, 2).flatten(2).flatten(0, 1)
-
-
-class PaddedLayout(NamedTuple):
-    """Where the tokens of a packed batch lie in a padded one."""
-
-    batch_size: int
-    """B."""
-    max_seqlen: int
-    """S."""
-    rows: Tensor | None
-    """int64 (T,), each token's row in the flattened (B * S) layout; None where all sequences are equally long."""
-    key_mask: Tensor | None
-    """bool (B, 1, 1, S), True for real tokens; None where all are."""
-
-    @classmethod
-    def of(cls, lengths: Sequence[int], device: torch.device) -> "PaddedLayout":
-        """Compute the layout on the host and copy it to the device."""
-        batch_size, max_seqlen = len(lengths), max(lengths, default=0)
-        if all(length == max_seqlen for length in lengths):
-            return cls(batch_size, max_seqlen, None, None)
-        real = torch.arange(max_seqlen) < torch.tensor(lengths).unsqueeze(1)  # (B, S)
-        rows = real.flatten().nonzero().squeeze(1)
-        if device.type == "cuda":
-            real, rows = real.pin_memory(), rows.pin_memory()
-        key_mask = real.to(device, non_blocking=True)[:, None, None, :]
-        return cls(batch_size, max_seqlen, rows.to(device, non_blocking=True), key_mask)
-
-    def pad_heads(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Split (T, 3, N, D) into padded queries, keys and values, (B, N, S, D) each."""
-        padded = qkv if self.rows is None else _ToRows.apply(qkv, self.rows, self.batch_size * self.max_seqlen)
-        query, key, value = padded.view(self.batch_size, self.max_seqlen, *qkv.shape[1:]).permute(2, 0, 3, 1, 4)
-        return query, key, value
-
-    def unpad_heads(self, attended: Tensor) -> Tensor:
-        """Turn (B, N, S, D) into (T, N * D)."""
-        flat = attended.transpose(1, 2).flatten(2).flatten(0, 1)  # (B * S, N * D)
-        return flat if self.rows is None else _FromRows.apply(flat, self.rows)
-
-
-class _ToRows(torch.autograd.Function):
-    """Spread rows over a zero tensor.  Both directions are plain copies: autograd would add, with atomics on a GPU."""
-
-    @staticmethod
-    def forward(ctx: Any, source: Tensor, rows: Tensor, size: int) -> Tensor:
-        ctx.save_for_backward(rows)
-        return source.new_zeros(size, *source.shape[1:]).index_copy_(0, rows, source)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        (rows,) = ctx.saved_tensors
-        return grad.index_select(0, rows), None, None
-
-
-class _FromRows(torch.autograd.Function):
-    """Collect rows: the inverse of `_ToRows`."""
-
-    @staticmethod
-    def forward(ctx: Any, source: Tensor, rows: Tensor) -> Tensor:
-        ctx.save_for_backward(rows)
-        ctx.size = source.shape[0]
-        return source.index_select(0, rows)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (rows,) = ctx.saved_tensors
-        return grad.new_zeros(ctx.size, *grad.shape[1:]).index_copy_(0, rows, grad), None

@@ -1,7 +1,8 @@
 """The shape of an encoder, in the keys that the whole BERT family writes into its JSON files.
 
-Reads our flat files, Google's and NVIDIA's `bert_config.json`, and Hugging Face's `config.json`.  Nothing is assumed
-silently: an unknown key is an error, and what this architecture cannot compute is refused by name.
+Reads our flat files, Google's and NVIDIA's `bert_config.json`, and Hugging Face's `config.json` (`models.families`
+knows what each family calls the same).  Nothing is assumed silently: an unknown key is an error, and what an
+architecture cannot compute is refused by name.
 """
 
 import difflib
@@ -9,25 +10,29 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from bert_pytorch.config.files import check_file_values, read_mapping
 from bert_pytorch.config.settings import Settings
 from bert_pytorch.errors import ConfigError
+from bert_pytorch.models.families import FAMILIES, MODERNBERT_KEYS, ModelType, contradictions, our_keys, their_keys
 
 SHIPPED_CONFIGS = Path(__file__).resolve().parents[2] / "config" / "models"
 
 Activation = Literal["gelu", "gelu_tanh", "gelu_new", "relu", "swish", "silu"]
-HUGGINGFACE_ACTIVATIONS = {"gelu_pytorch_tanh": "gelu_tanh", "gelu_fast": "gelu_tanh"}
+OUR_KEYS = ("model_name", "next_sentence", "lowercase", "tokenizer")
+"""Keys that tell our files, which may name a `model_type`, from Hugging Face's."""
 
 
 class ModelConfig(Settings):
-    """Shape and regularisation of one encoder; the defaults are BERT-base uncased."""
+    """Shape and regularisation of one encoder; the defaults are BERT-base uncased, or `model_type`'s base model."""
 
     renamed_flags: ClassVar[dict[str, str]] = {
         "vocab_file": "the vocabulary of the corpus folder (vocab.txt), and remove this key",
     }
 
+    model_type: ModelType = "bert"
+    """The architecture, as Hugging Face names it."""
     hidden_size: int = Field(768, gt=0)
     """Width H of the hidden states."""
     num_hidden_layers: int = Field(12, gt=0)
@@ -45,6 +50,14 @@ class ModelConfig(Settings):
     """Dropout on attention probabilities; 0 allows the fast attention kernels."""
     max_position_embeddings: int = Field(512, gt=0)
     """Longest sequence, in tokens."""
+    local_attention: int | None = Field(None, gt=0)
+    """modernbert: width of the window of its local layers; a token sees half of it to either side."""
+    global_attn_every_n_layers: int | None = Field(None, gt=0)
+    """modernbert: every n-th layer, from the first on, sees the whole sequence."""
+    global_rope_theta: float | None = Field(None, gt=0)
+    """modernbert: base of the rotary angles in those layers."""
+    local_rope_theta: float | None = Field(None, gt=0)
+    """modernbert: base of the rotary angles in the others."""
     type_vocab_size: int = Field(2, ge=0)
     """Segment embeddings; 0 leaves them out."""
     vocab_size: int = Field(30522, gt=0)
@@ -54,7 +67,7 @@ class ModelConfig(Settings):
     layer_norm_eps: float = Field(1e-12, gt=0)
     """Added to the variance in LayerNorm."""
     next_sentence: bool = True
-    """Whether the model has a pooler and a next-sentence head."""
+    """Whether the model has a pooler and a next-sentence head; only `bert` has."""
     model_name: str | None = None
     """A name for people."""
     lowercase: bool | None = None
@@ -62,14 +75,45 @@ class ModelConfig(Settings):
     tokenizer: Literal["wordpiece", "byte_bpe", "bpe"] | None = None
     """The kind of tokenizer the model is meant for, `bpe` being the fork's word for `byte_bpe`; the corpus's counts."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _family_defaults(cls, values: Any) -> Any:
+        name = values.get("model_type", "bert") if isinstance(values, dict) else None
+        family = FAMILIES.get(name) if isinstance(name, str) else None  # type: ignore[call-overload]
+        return values if family is None else {**family.defaults, **values}
+
     def combination_problems(self) -> Iterator[str]:
         """Yield a message for each impossible combination."""
         yield from super().combination_problems()
+        yield from self._family_problems()
         if self.hidden_size % self.num_attention_heads:
             yield (
                 f'"hidden_size" {self.hidden_size} is not divisible by "num_attention_heads" '
                 f"{self.num_attention_heads}; BERT takes hidden_size / 64 heads."
             )
+
+    def _family_problems(self) -> Iterator[str]:
+        if self.next_sentence and self.model_type != "bert":
+            yield f'"next_sentence" is true, but only bert has such a head, not {self.model_type}; write false.'
+        if self.type_vocab_size and self.model_type in ("distilbert", "modernbert"):
+            yield f'"type_vocab_size" is {self.type_vocab_size}, but {self.model_type} has no segments; write 0.'
+        if self.layer_norm_eps != 1e-12 and self.model_type == "distilbert":
+            yield f'"layer_norm_eps" is {self.layer_norm_eps}, but distilbert has 1e-12; leave the key out.'
+        if self.model_type == "modernbert":
+            missing = [key for key in MODERNBERT_KEYS if getattr(self, key) is None]
+            if missing:
+                yield f"{', '.join(missing)}: found null, wanted a number; leave the keys out for ModernBERT's."
+            if self.local_attention is not None and self.local_attention % 2:
+                yield f'"local_attention" {self.local_attention} is odd; a token sees half of it to either side.'
+            if self.hidden_size // self.num_attention_heads % 2:
+                yield (
+                    f'"hidden_size" {self.hidden_size} over "num_attention_heads" {self.num_attention_heads} is odd; '
+                    "rotary positions turn pairs of numbers."
+                )
+            return
+        for key in MODERNBERT_KEYS:
+            if getattr(self, key) is not None:
+                yield f'"{key}" is modernbert\'s; remove it, or write "model_type": "modernbert".'
 
 
 def load_model_config(path_or_name: str | Path) -> ModelConfig:
@@ -83,7 +127,7 @@ def load_model_config(path_or_name: str | Path) -> ModelConfig:
     """
     path = _resolve(path_or_name)
     values = read_mapping(path)
-    if "model_type" in values or "architectures" in values:
+    if ("model_type" in values or "architectures" in values) and not any(key in values for key in OUR_KEYS):
         return from_huggingface(values, path)
     check_file_values(values, ModelConfig, path)
     return ModelConfig.model_validate(values).checked(str(path))
@@ -93,53 +137,22 @@ def from_huggingface(values: dict[str, Any], where: Path) -> ModelConfig:
     """Translate the content of Hugging Face's `config.json`; keys that do not change the encoder are ignored.
 
     Raises:
-        ConfigError: if the model described is not the BERT that this project computes.
+        ConfigError: if the model described is not one that this project computes.
     """
-    problems = _contradictions(values)
+    problems = contradictions(values)
     if problems:
         raise ConfigError(str(where), problems)
-    known = {name: value for name, value in values.items() if name in ModelConfig.model_fields and value is not None}
-    activation = known.get("hidden_act")
-    if isinstance(activation, str):
-        known["hidden_act"] = HUGGINGFACE_ACTIVATIONS.get(activation, activation)
-    # Hugging Face has no key for it: a masked-LM model comes without the pooler and the next-sentence head.
-    known.setdefault("next_sentence", values.get("architectures") != ["BertForMaskedLM"])
+    known = {name: value for name, value in our_keys(values).items() if name in ModelConfig.model_fields}
+    if known["model_type"] == "bert":
+        # Hugging Face has no key for it: a masked-LM model comes without the pooler and the next-sentence head.
+        known.setdefault("next_sentence", values.get("architectures") != ["BertForMaskedLM"])
     check_file_values(known, ModelConfig, where)
     return ModelConfig.model_validate(known).checked(str(where))
 
 
 def to_huggingface(config: ModelConfig, vocab_size: int, pad_token_id: int) -> dict[str, Any]:
     """Return the content of Hugging Face's `config.json` for this shape."""
-    keys = [
-        "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_dropout_prob",
-        "attention_probs_dropout_prob", "max_position_embeddings", "initializer_range", "layer_norm_eps",
-    ]  # fmt: skip
-    return {
-        "model_type": "bert",
-        "architectures": ["BertForPreTraining" if config.next_sentence else "BertForMaskedLM"],
-        **{key: getattr(config, key) for key in keys},
-        "hidden_act": {"gelu_tanh": "gelu_pytorch_tanh"}.get(config.hidden_act, config.hidden_act),
-        "type_vocab_size": max(config.type_vocab_size, 1),  # transformers looks a segment up whether there are any
-        "vocab_size": vocab_size,
-        "pad_token_id": pad_token_id,
-        "position_embedding_type": "absolute",
-    }
-
-
-def _contradictions(values: dict[str, Any]) -> list[str]:
-    wanted: dict[str, tuple[Any, ...]] = {
-        "model_type": ("bert",),
-        "position_embedding_type": ("absolute",),
-        "is_decoder": (False,),
-        "add_cross_attention": (False,),
-        "is_encoder_decoder": (False,),
-        "tie_word_embeddings": (True,),
-    }
-    return [
-        f'"{key}": found {values[key]!r}, but only {allowed[0]!r} is BERT as it is pretrained here.'
-        for key, allowed in wanted.items()
-        if values.get(key) is not None and values[key] not in allowed
-    ]
+    return their_keys(config.model_dump(), vocab_size, pad_token_id)
 
 
 def _resolve(path_or_name: str | Path) -> Path:

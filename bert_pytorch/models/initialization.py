@@ -8,6 +8,8 @@ from torch import nn
 def initialize_weights(model: nn.Module, seed: int) -> None:
     """Draw every Linear and Embedding weight from N(0, initializer_range²); biases 0, LayerNorm 1 and 0.
 
+    A Linear layer's `initial_scale` multiplies its standard deviation.
+
     Values are drawn in float32 on the CPU, in the order of the modules: the same on every rank, device and after
     materialising from the meta device.  Rows of the word embedding past the vocabulary are zero.
 
@@ -26,7 +28,8 @@ def initialize_weights(model: nn.Module, seed: int) -> None:
                 parameter.fill_(1.0 if parameter_name == "weight" else 0.0)
             elif parameter_name == "weight":
                 rows = vocab_size if name.endswith("word_embeddings") else parameter.shape[0]
-                drawn = torch.empty(rows, *parameter.shape[1:]).normal_(0.0, scale, generator=generator)
+                deviation = scale * getattr(module, "initial_scale", 1.0)
+                drawn = torch.empty(rows, *parameter.shape[1:]).normal_(0.0, deviation, generator=generator)
                 parameter[:rows].copy_(drawn)
                 parameter[rows:].zero_()
             else:

@@ -1,15 +1,22 @@
-"""Parts that encoders share.  Module names follow Hugging Face's BERT, so that weights interchange by name."""
-# T packed tokens, H hidden, N heads, D = H / N, I intermediate
+"""Parts that encoders share.  Module names follow Hugging Face's BERT, so that weights interchange by name.
 
-from collections.abc import Callable
-from typing import Any
+Three axes: where a LayerNorm stands (`PostNormLayer`, `PreNormLayer`), how the feed-forward block widens
+(`Intermediate`, `GatedIntermediate`), and how positions enter attention (`models.patterns`).
+"""
+# T packed tokens, Q of them that a layer computes, H hidden, N heads, D = H / N, I intermediate
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bert_pytorch.kernels.cpu_dropout import dropout
+from bert_pytorch.kernels.cpu_residual_norm import residual_norm
 from bert_pytorch.models.attention import Attention
 from bert_pytorch.models.config import Activation, ModelConfig
+from bert_pytorch.models.patterns import FULL, Pattern, Rotation
 
 
 def activation_of(name: Activation) -> Callable[[Tensor], Tensor]:
@@ -28,6 +35,9 @@ def activation_of(name: Activation) -> Callable[[Tensor], Tensor]:
 class Linear(nn.Linear):
     """A linear layer that leaves its initialisation to `models.initialization`, which knows all layers."""
 
+    initial_scale = 1.0
+    """Of its initial weights, times `initializer_range`."""
+
     def reset_parameters(self) -> None:
         """Do nothing: torch's own values would differ from layer kind to layer kind and cost seconds."""
 
@@ -44,12 +54,77 @@ class Dropout(nn.Dropout):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 torch's name
         """Drop entries while training."""
-        return F.dropout(input, self.p) if self.training and self.p else input
+        return dropout(input, self.p) if self.training else input
 
 
-def layer_norm(config: ModelConfig) -> nn.LayerNorm:
+def layer_norm(config: ModelConfig, *, bias: bool = True) -> nn.LayerNorm:
     """Make a LayerNorm over the hidden size."""
-    return nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+    return nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps, bias=bias)
+
+
+def joined(hidden: Tensor, parts: list[nn.Linear]) -> Tensor:
+    """Apply several linear layers as one: (T, H) to (T, their outputs side by side).
+
+    They stay parameters of their own, each with its own trust ratio in LAMB.  Joining copies as many numbers as the
+    weights have, against T times as many multiplications: nothing for T in the thousands.
+    """
+    weight = torch.cat([part.weight for part in parts])
+    return F.linear(hidden, weight, None if parts[0].bias is None else torch.cat([part.bias for part in parts]))
+
+
+class BatchPlan(NamedTuple):
+    """What a layer is told about the batch besides its input."""
+
+    attention: Attention
+    """How it attends."""
+    plan: Any
+    """The attention's own plan of the batch."""
+    rotations: Mapping[float, Rotation]
+    """By base, for layers with rotary embeddings."""
+    queries: Tensor | None = None
+    """int64 (Q,), the tokens whose outputs are wanted, in rising order; None: all, Q = T."""
+
+    def wanted(self, hidden: Tensor) -> Tensor:
+        """Select the tokens whose outputs are wanted: (T, H) to (Q, H)."""
+        return hidden if self.queries is None else hidden.index_select(0, self.queries)
+
+
+class Heads(nn.Module):
+    """Queries, keys and values, and attending with them: `self` in Hugging Face's names."""
+
+    def __init__(
+        self, config: ModelConfig, pattern: Pattern = FULL, rope_base: float | None = None, *, bias: bool = True
+    ) -> None:
+        super().__init__()
+        self.heads = config.num_attention_heads
+        self.dropout_p = config.attention_probs_dropout_prob
+        self.pattern = pattern
+        self.rope_base = rope_base
+        self.query = Linear(config.hidden_size, config.hidden_size, bias=bias)
+        self.key = Linear(config.hidden_size, config.hidden_size, bias=bias)
+        self.value = Linear(config.hidden_size, config.hidden_size, bias=bias)
+        self.fused = True
+        """False calls the three modules one by one: slower, and hooks on them fire (K-FAC)."""
+
+    def forward(self, hidden: Tensor, batch: BatchPlan) -> Tensor:
+        """Map (T, H) to (Q, H)."""
+        query, key, value = (part.unflatten(1, (self.heads, -1)) for part in self._projected(hidden, batch))
+        if self.rope_base is not None:
+            rotation = batch.rotations[self.rope_base]
+            key = rotation.turn(key)
+            query = (rotation if batch.queries is None else rotation.of(batch.queries)).turn(query)
+        return batch.attention(query, key, value, batch.plan, self.pattern, self.dropout_p if self.training else 0.0)
+
+    def _projected(self, hidden: Tensor, batch: BatchPlan) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries (Q, H), keys and values (T, H)."""
+        if not self.fused:
+            return self.query(batch.wanted(hidden)), self.key(hidden), self.value(hidden)
+        if batch.queries is None:
+            query, key, value = joined(hidden, [self.query, self.key, self.value]).chunk(3, dim=1)
+        else:
+            query = self.query(batch.wanted(hidden))
+            key, value = joined(hidden, [self.key, self.value]).chunk(2, dim=1)
+        return query, key, value
 
 
 class ResidualOutput(nn.Module):
@@ -63,43 +138,21 @@ class ResidualOutput(nn.Module):
 
     def forward(self, hidden: Tensor, residual: Tensor) -> Tensor:
         """Map (T, in_features) and (T, H) to (T, H)."""
-        return self.LayerNorm(residual + self.dropout(self.dense(hidden)))
+        norm, p = self.LayerNorm, self.dropout.p if self.training else 0.0
+        return residual_norm(self.dense(hidden), residual, norm.weight, norm.bias, norm.eps, p)
 
 
-class Projections(nn.Module):
-    """Queries, keys and values: three parameters (each with its own trust ratio in LAMB), one matrix product."""
+class PostNormAttention(nn.Module):
+    """The attention block of a post-norm layer."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, heads: Heads) -> None:
         super().__init__()
-        self.query = Linear(config.hidden_size, config.hidden_size)
-        self.key = Linear(config.hidden_size, config.hidden_size)
-        self.value = Linear(config.hidden_size, config.hidden_size)
-        self.fused = True
-        """False calls the three modules one by one: slower, and hooks on them fire (K-FAC)."""
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Map (T, H) to (T, 3H)."""
-        parts = [self.query, self.key, self.value]
-        if not self.fused:
-            return torch.cat([part(hidden) for part in parts], dim=1)
-        # Joining the weights copies 3 H² numbers, against 3 H² T multiplications: nothing for T in the thousands.
-        return F.linear(hidden, torch.cat([part.weight for part in parts]), torch.cat([part.bias for part in parts]))
-
-
-class SelfAttention(nn.Module):
-    """The attention block of a layer."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.heads = config.num_attention_heads
-        self.dropout_p = config.attention_probs_dropout_prob
-        self.self = Projections(config)
+        self.self = heads
         self.output = ResidualOutput(config, config.hidden_size)
 
-    def forward(self, hidden: Tensor, attention: Attention, plan: Any) -> Tensor:
-        """Map (T, H) to (T, H)."""
-        qkv = self.self(hidden).unflatten(1, (3, self.heads, -1))  # (T, 3, N, D)
-        return self.output(attention(qkv, plan, self.dropout_p if self.training else 0.0), hidden)
+    def forward(self, hidden: Tensor, batch: BatchPlan) -> Tensor:
+        """Map (T, H) to (Q, H)."""
+        return self.output(self.self(hidden, batch), batch.wanted(hidden))
 
 
 class Intermediate(nn.Module):
@@ -115,16 +168,84 @@ class Intermediate(nn.Module):
         return self.activation(self.dense(hidden))
 
 
-class PostNormLayer(nn.Module):
-    """One transformer layer as in the original BERT: LayerNorm after each residual sum."""
+class GatedIntermediate(nn.Module):
+    """The widening half as a gated linear unit without biases: activation(h W) * h V (Shazeer 2020, eq. 5)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.attention = SelfAttention(config)
-        self.intermediate = Intermediate(config)
+        self.dense = Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.linear = Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.activation = activation_of(config.hidden_act)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Map (T, H) to (T, I)."""
+        activated, linear = joined(hidden, [self.dense, self.linear]).chunk(2, dim=1)
+        return self.activation(activated) * linear
+
+
+class PostNormLayer(nn.Module):
+    """One transformer layer as in the original BERT: LayerNorm after each residual sum."""
+
+    def __init__(self, config: ModelConfig, heads: Heads | None = None, intermediate: nn.Module | None = None) -> None:
+        super().__init__()
+        self.attention = PostNormAttention(config, heads or Heads(config))
+        self.intermediate = intermediate or Intermediate(config)
         self.output = ResidualOutput(config, config.intermediate_size)
 
-    def forward(self, hidden: Tensor, attention: Attention, plan: Any) -> Tensor:
-        """Map (T, H) to (T, H)."""
-        attended = self.attention(hidden, attention, plan)
+    def forward(self, hidden: Tensor, batch: BatchPlan) -> Tensor:
+        """Map (T, H) to (Q, H)."""
+        attended = self.attention(hidden, batch)
         return self.output(self.intermediate(attended), attended)
+
+
+class BlockOutput(nn.Module):
+    """dropout(dense(hidden)): the pre-norm end of both blocks of a layer, no bias."""
+
+    def __init__(self, config: ModelConfig, in_features: int) -> None:
+        super().__init__()
+        self.dense = Linear(in_features, config.hidden_size, bias=False)
+        # 2 L blocks are summed: smaller weights keep the sum's variance (Radford et al. 2019, section 2.3).
+        self.dense.initial_scale = (2 * config.num_hidden_layers) ** -0.5
+        self.dropout = Dropout(config.hidden_dropout_prob)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Map (T, in_features) to (T, H)."""
+        return self.dropout(self.dense(hidden))
+
+
+class PreNormAttention(nn.Module):
+    """The attention block of a pre-norm layer."""
+
+    def __init__(self, config: ModelConfig, heads: Heads, *, normed: bool) -> None:
+        super().__init__()
+        self.LayerNorm = layer_norm(config, bias=False) if normed else None
+        self.self = heads
+        self.output = BlockOutput(config, config.hidden_size)
+
+    def forward(self, hidden: Tensor, batch: BatchPlan) -> Tensor:
+        """Map (T, H) to (Q, H)."""
+        normed = hidden if self.LayerNorm is None else self.LayerNorm(hidden)
+        return batch.wanted(hidden) + self.output(self.self(normed, batch))
+
+
+class PreNormLayer(nn.Module):
+    """One transformer layer with its LayerNorms (no biases) before the blocks (Xiong et al. 2020).
+
+    Args:
+        config: of the model.
+        heads: of its attention.
+        intermediate: the widening half of its feed-forward block.
+        normed: False leaves out the first LayerNorm, where the input is normalised already.
+    """
+
+    def __init__(self, config: ModelConfig, heads: Heads, intermediate: nn.Module, *, normed: bool = True) -> None:
+        super().__init__()
+        self.attention = PreNormAttention(config, heads, normed=normed)
+        self.LayerNorm = layer_norm(config, bias=False)
+        self.intermediate = intermediate
+        self.output = BlockOutput(config, config.intermediate_size)
+
+    def forward(self, hidden: Tensor, batch: BatchPlan) -> Tensor:
+        """Map (T, H) to (Q, H)."""
+        attended = self.attention(hidden, batch)
+        return attended + self.output(self.intermediate(self.LayerNorm(attended)))

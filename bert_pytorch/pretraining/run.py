@@ -14,7 +14,8 @@ from bert_pytorch.data.batching import describe_update
 from bert_pytorch.data.loader import TrainingLoader
 from bert_pytorch.data.recorded import recorded_data
 from bert_pytorch.interop.sources import load_source
-from bert_pytorch.models.bert import BertForPreTraining
+from bert_pytorch.models.flops import BatchWork, linear_products, training_flops
+from bert_pytorch.models.pretraining import PretrainingModel
 from bert_pytorch.optim.schedules import learning_rate_factor
 from bert_pytorch.pretraining.agreement import leave_out_together, refuse_differing_data, survey_held_out
 from bert_pytorch.pretraining.config import PretrainingConfig
@@ -25,6 +26,7 @@ from bert_pytorch.pretraining.session import Learner, Session, build_learner, cl
 from bert_pytorch.pretraining.start import Start, decide_start
 from bert_pytorch.runtime.device import choose_device, peak_memory_gib
 from bert_pytorch.runtime.distributed import World
+from bert_pytorch.runtime.peak import known_peak_flops, measured_flops
 from bert_pytorch.runtime.stopping import StopRequests
 from bert_pytorch.tracking.console import console_log
 from bert_pytorch.tracking.records import EndReason, EvalRow, StartRow
@@ -37,6 +39,9 @@ from bert_pytorch.training.loop import Limits, Progress, TrainingRun, train
 from bert_pytorch.training.step import OptimizerStep
 
 logger = logging.getLogger(__name__)
+
+MEASURED_TOKENS = 4096
+"""Rows of the matrices by which --measure_peak measures: a micro-batch that is large enough to be fast."""
 
 
 def pretrain(resolved: Resolved[PretrainingConfig], world: World) -> EndReason:
@@ -151,7 +156,20 @@ def _training_run(
         progress=Progress(start.step, start.samples),
         logs=lambda step: config.logs(step, first_step=start.step, last_step=session_end),
         peak_memory_gib=lambda: peak_memory_gib(session.device),
+        peak_flops=_peak_flops(session),
     )
+
+
+def _peak_flops(session: Session) -> float | None:
+    """Return what `mfu` is measured against: the data sheet's, or this device's own rate at the model's shapes."""
+    config, device = session.config, session.device
+    peak = known_peak_flops(device)
+    if config.measure_peak:
+        products = linear_products(session.model_config, MEASURED_TOKENS, round(0.15 * MEASURED_TOKENS))
+        shapes = [product.shape for product in products]
+        peak = session.world.sum([measured_flops(shapes, device, session.precision.dtype)])[0] / session.world.size
+        logger.info("matrix products at the model's shapes: %.3g TFLOP/s a rank (mfu is of this)", peak / 1e12)
+    return None if peak is None else peak * session.world.size
 
 
 def _announce(session: Session, last_step: int) -> None:
@@ -212,12 +230,13 @@ def _optimizer_step(session: Session, learner: Learner) -> OptimizerStep:
         precision=session.precision,
         scaler=learner.scaler,
         max_grad_norm=session.config.max_grad_norm,
+        flops_of=lambda batch: training_flops(session.model_config, BatchWork.of(batch)),
         seed=session.config.seed,
         stop_requested=lambda: session.stop.reason() is not None,
     )
 
 
-def _evaluation(session: Session, model: BertForPreTraining) -> Callable[[int], EvalRow | None] | None:
+def _evaluation(session: Session, model: PretrainingModel) -> Callable[[int], EvalRow | None] | None:
     held_out, config = session.corpus.evaluation, session.config
     if held_out is None:
         return None

@@ -7,7 +7,7 @@ from pathlib import Path
 from bert_pytorch.checkpoints.format import Checkpoint, DataPosition, vocabulary_entries
 from bert_pytorch.interop.huggingface import export_huggingface
 from bert_pytorch.interop.sources import EXPORTED, load_source
-from bert_pytorch.models.bert import BertForPreTraining
+from bert_pytorch.models.pretraining import PretrainingModel
 from bert_pytorch.pretraining.session import Learner, Session
 from bert_pytorch.tracking.records import EndRow
 from bert_pytorch.tracking.session import complete_metrics
@@ -44,7 +44,7 @@ def checkpoint_writer(session: Session, learner: Learner, feed: Feed) -> Callabl
     return save
 
 
-def export_model(session: Session, model: BertForPreTraining) -> None:
+def export_model(session: Session, model: PretrainingModel) -> None:
     """Write `model/` as a Hugging Face folder."""
     folder = session.output_dir / EXPORTED
     export_huggingface(folder, model.state_dict(), session.model_config, session.corpus.vocabulary)

@@ -13,8 +13,9 @@ from bert_pytorch.checkpoints.store import CheckpointStore
 from bert_pytorch.files import exclusive_lock, remove_partial_files
 from bert_pytorch.interop.matching import LoadedWeights
 from bert_pytorch.interop.sources import CHECKPOINTS, EXPORTED
-from bert_pytorch.models.bert import BertForPreTraining
+from bert_pytorch.models.build import build_model
 from bert_pytorch.models.config import ModelConfig
+from bert_pytorch.models.pretraining import PretrainingModel
 from bert_pytorch.models.size import num_parameters
 from bert_pytorch.optim.config import build_optimizer
 from bert_pytorch.optim.state import load_optimizer_state
@@ -33,7 +34,7 @@ logger = logging.getLogger(__name__)
 class Learner(NamedTuple):
     """What training changes."""
 
-    model: BertForPreTraining
+    model: PretrainingModel
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
 
@@ -112,7 +113,7 @@ def open_session(
 def build_learner(session: Session, checkpoint: Checkpoint | None, initial: LoadedWeights | None) -> Learner:
     """Build the model and its optimizer and bring them to where the session begins."""
     config, start = session.config, session.start
-    model = BertForPreTraining(session.model_config, attention=config.attention, seed=config.seed)
+    model = build_model(session.model_config, attention=config.attention, seed=config.seed)
     model.checkpoint_activations = config.checkpoint_activations
     if checkpoint is not None:
         model.load_state_dict(checkpoint.model)

@@ -13,6 +13,7 @@ from bert_pytorch.checkpoints.store import CheckpointStore
 from bert_pytorch.errors import ConfigError, InputError
 from bert_pytorch.interop.sources import CHECKPOINTS
 from bert_pytorch.models.config import ModelConfig
+from bert_pytorch.models.families import MODERNBERT_KEYS
 from bert_pytorch.pretraining.config import PretrainingConfig
 from bert_pytorch.records import Vocabulary
 
@@ -25,8 +26,8 @@ NOT_COMPARED = {"output_dir", "config_file", "run_name", "overwrite", "dry_run",
 
 
 SHAPE = (
-    "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act", "layer_norm_eps",
-    "max_position_embeddings", "type_vocab_size", "next_sentence",
+    "model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act",
+    "layer_norm_eps", "max_position_embeddings", "type_vocab_size", "next_sentence", *MODERNBERT_KEYS,
 )  # fmt: skip
 """Keys of the model configuration that a checkpoint cannot change; dropout, for one, it can."""
 

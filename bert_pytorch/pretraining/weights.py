@@ -5,19 +5,20 @@ from pathlib import Path
 
 from bert_pytorch.errors import ConfigError
 from bert_pytorch.interop.matching import LoadedWeights
-from bert_pytorch.models.bert import BertForPreTraining
+from bert_pytorch.models.families import MODERNBERT_KEYS
+from bert_pytorch.models.pretraining import PretrainingModel
 from bert_pytorch.records import Vocabulary
 
 logger = logging.getLogger(__name__)
 
-SAME_FUNCTION = ("num_attention_heads", "hidden_act", "layer_norm_eps")
+SAME_FUNCTION = ("num_attention_heads", "hidden_act", "layer_norm_eps", *MODERNBERT_KEYS)
 """Keys that change what weights of equal shapes compute."""
 
 HEADS = ("cls.", "bert.pooler.")
 """Parts that an encoder may come without, and that a run may do without."""
 
 
-def put_initial_weights(model: BertForPreTraining, given: LoadedWeights, path: Path, vocabulary: Vocabulary) -> None:
+def put_initial_weights(model: PretrainingModel, given: LoadedWeights, path: Path, vocabulary: Vocabulary) -> None:
     """Put given weights into `model`; heads that it lacks keep their initial values, which is told.
 
     Args:

@@ -14,6 +14,9 @@ class DeviceConfig(Settings):
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device of the model: auto takes a CUDA GPU where there is one, else the CPU."""
+    measure_peak: bool = False
+    """Measure at the start, in a few seconds, how fast matrix products of the model's shapes are, for `mfu` in the
+    metrics; without it a GPU's data sheet counts, and a CPU has none."""
 
 
 class ChosenDevice(NamedTuple):

@@ -43,13 +43,17 @@ class Precision(NamedTuple):
     reason: str
     device_type: str
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of matrix products."""
+        return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.name]
+
     def autocast(self) -> contextlib.AbstractContextManager[None]:
         """Return the context in which forward passes run."""
         if self.name == "fp32":
             return contextlib.nullcontext()
-        dtype = torch.bfloat16 if self.name == "bf16" else torch.float16
         # The cache of cast weights would outlive an update under gradient accumulation's single context: one a pass.
-        return torch.autocast(self.device_type, dtype=dtype)
+        return torch.autocast(self.device_type, dtype=self.dtype)
 
     def gradient_scaler(self) -> torch.amp.GradScaler:
         """Return a loss scaler, a no-op unless the precision is fp16."""

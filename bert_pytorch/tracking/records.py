@@ -73,7 +73,8 @@ class TrainRow(NamedTuple):
     data_wait_seconds: float
     """The part of it spent waiting for data."""
     mfu: float | None
-    """Model FLOPs utilisation, 0 to 1; None where the device's peak is unknown."""
+    """Model FLOPs utilisation, 0 to 1: FLOP/s by `models.flops` over the peak of all devices (a GPU's by its data
+    sheet, or measured by --measure_peak); None where the peak is unknown."""
     peak_memory_gib: float
     """Most memory in use so far on rank 0: the device's, or the process's on a CPU."""
     samples: int

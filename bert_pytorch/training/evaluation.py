@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable
 
 import torch
 
-from bert_pytorch.models.bert import BertForPreTraining
 from bert_pytorch.models.inputs import PackedBatch
+from bert_pytorch.models.pretraining import PretrainingModel
 from bert_pytorch.records import MicroBatch
 from bert_pytorch.runtime.distributed import World
 from bert_pytorch.runtime.precision import Precision
@@ -13,7 +13,7 @@ from bert_pytorch.tracking.records import EvalRow
 
 
 def evaluate(
-    model: BertForPreTraining,
+    model: PretrainingModel,
     batches: Iterable[MicroBatch],
     *,
     step: int,

@@ -80,6 +80,8 @@ class TrainingRun:
     logs: Callable[[int], bool]
     """Whether an update has a row of metrics."""
     peak_memory_gib: Callable[[], float]
+    peak_flops: float | None
+    """FLOP/s that the devices of all ranks could do together; None where that is unknown."""
 
 
 def train(run: TrainingRun) -> EndReason:
@@ -183,7 +185,7 @@ def _train_row(
         tokens_per_second=rates.tokens_per_second,
         step_seconds=rates.step_seconds,
         data_wait_seconds=rates.data_wait_seconds,
-        mfu=None,
+        mfu=outcome.model_flops / rates.step_seconds / run.peak_flops if run.peak_flops else None,
         peak_memory_gib=run.peak_memory_gib(),
         samples=update.end_position,
         sequences=update.num_sequences,

@@ -11,6 +11,7 @@ from bert_pytorch.data.loader import Update
 from bert_pytorch.models.inputs import PackedBatch
 from bert_pytorch.models.losses import LossTerms
 from bert_pytorch.optim.norms import global_norm
+from bert_pytorch.records import MicroBatch
 from bert_pytorch.runtime.device import seed_dropout
 from bert_pytorch.runtime.distributed import World, sync_gradients
 from bert_pytorch.runtime.precision import Precision
@@ -31,6 +32,8 @@ class StepOutcome(NamedTuple):
     """L2 norm of all gradients before clipping."""
     num_tokens: int
     """Real tokens over all ranks."""
+    model_flops: float
+    """Over all ranks."""
 
     @property
     def loss(self) -> float:
@@ -38,7 +41,7 @@ class StepOutcome(NamedTuple):
         return self.mlm_loss + (self.nsp_loss or 0.0)
 
 
-STOPPED = StepOutcome(True, False, float("nan"), None, float("nan"), 0)
+STOPPED = StepOutcome(True, False, float("nan"), None, float("nan"), 0, 0.0)
 
 
 class OptimizerStep:
@@ -58,6 +61,7 @@ class OptimizerStep:
         precision: Precision,
         scaler: torch.amp.GradScaler,
         max_grad_norm: float,
+        flops_of: Callable[[MicroBatch], int],
         seed: int,
         stop_requested: Callable[[], bool],
     ) -> None:
@@ -69,13 +73,15 @@ class OptimizerStep:
         self._precision = precision
         self._scaler = scaler
         self._max_grad_norm = max_grad_norm
+        self._flops_of = flops_of
         self._seed = seed
         self._stop_requested = stop_requested
 
     def __call__(self, update: Update, *, step: int, learning_rate: float) -> StepOutcome:
         """Take update number `step` (1-based, phases added up) with `learning_rate`."""
-        counts = [update.num_masked, update.num_pairs, update.num_tokens]
-        masked, pairs, tokens = self._world.sum(counts)  # 1 global counts, before any forward pass
+        flops = sum(self._flops_of(batch) for batch in update.micro_batches)
+        counts = [update.num_masked, update.num_pairs, update.num_tokens, flops]
+        masked, pairs, tokens, flops_of_all = self._world.sum(counts)  # 1 global counts, before any forward pass
         sums = torch.zeros(
             2, dtype=torch.float64, device=self._device
         )  # MLM, NSP; on the device: no wait per micro-batch
@@ -116,6 +122,7 @@ class OptimizerStep:
             nsp_loss=nsp_sum / pairs if pairs else None,
             grad_norm=grad_norm,
             num_tokens=int(tokens),
+            model_flops=flops_of_all,
         )
 
 

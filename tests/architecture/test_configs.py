@@ -50,12 +50,12 @@ def test_names_and_numbers_are_not_taken_for_paths():
 
 @pytest.mark.parametrize("path", shipped(CONFIG / "models"), ids=name_of)
 def test_a_shipped_model_can_be_built(path):
-    from bert_pytorch.models.bert import BertForPreTraining
+    from bert_pytorch.models.build import build_model
     from bert_pytorch.models.config import load_model_config
 
     config = load_model_config(path)
     with torch.device("meta"):
-        model = BertForPreTraining(config)
+        model = build_model(config)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     assert parameters > config.num_hidden_layers * 12 * config.hidden_size * config.hidden_size * 0.9
     assert all(parameter.is_meta for parameter in model.parameters())

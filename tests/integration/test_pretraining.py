@@ -9,6 +9,12 @@ from typing import Any
 import pytest
 import torch
 
+from bert_pytorch.data.config import DataConfig
+from bert_pytorch.data.loader import BatchMaker, TrainingLoader
+from bert_pytorch.data.masking import policy_for
+from bert_pytorch.data.opening import open_corpora
+from bert_pytorch.models.config import load_model_config
+from bert_pytorch.models.flops import BatchWork, training_flops
 from tests.support.runs import (
     assert_same_state,
     checkpoint,
@@ -64,6 +70,26 @@ def test_two_phases_leave_the_contracted_files_and_each_its_own_schedule(
     assert end_of_second["data_position"]["samples"] == 4 * 6
     assert end_of_second["optimizer"]["param_groups"][0]["step"] == 12  # moments and their count are carried on
     assert end_of_second["vocabulary"][101:104] == ["[CLS]", "[SEP]", "[MASK]"]
+
+
+def test_utilisation_is_model_flops_of_the_updates_own_batch_over_one_measured_peak(
+    basics: dict[str, Any], tiny_model: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    assert pretrain_here(**basics, output_dir=run, max_steps=4, measure_peak=True, skip_checkpoint=True).code == 0
+    rows = metrics(run, "train")
+    config = DataConfig.model_validate(metrics(run, "start")[0]["data"])
+    corpora = open_corpora(config.input_dir, "train", config, None, lowercase=True)
+    batches = BatchMaker(corpora, corpora.vocabulary, policy_for(config, corpora.vocabulary), next_sentence=True)
+    updates = TrainingLoader(batches, config).stream(0)
+    model_config = load_model_config(tiny_model).model_copy(update={"vocab_size": 30522})
+    flops = [
+        sum(training_flops(model_config, BatchWork.of(batch)) for batch in update.micro_batches)
+        for _, update in zip(rows, updates, strict=False)
+    ]
+    assert len(set(flops)) == 4  # lengths differ
+    peaks = [number / (row["mfu"] * row["step_seconds"]) for number, row in zip(flops, rows, strict=True)]
+    assert peaks == pytest.approx([peaks[0]] * 4, rel=1e-9)
 
 
 def test_the_exported_model_opens_in_transformers_and_has_the_held_out_loss_that_was_logged(

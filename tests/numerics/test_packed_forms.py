@@ -8,9 +8,10 @@ from torch import Tensor
 
 from bert_pytorch.data.fixed_rows import RowPlaces, RowShape, lay_in_rows
 from bert_pytorch.data.row_packing import pack_lengths
-from bert_pytorch.models.attention import AttentionName, PaddedLayout
+from bert_pytorch.models.attention import AttentionName
 from bert_pytorch.models.bert import BertForPreTraining
 from bert_pytorch.models.inputs import PackedBatch
+from bert_pytorch.models.padding import PaddedLayout
 from bert_pytorch.records import MicroBatch
 from tests.support.packed_batches import padded, random_micro_batch, small_config
 
@@ -108,8 +109,8 @@ def test_padding_has_no_gradient_and_no_loss() -> None:
     laid = in_rows(batch, 3)
     model = BertForPreTraining(small_config()).double()
     hidden_of: list[Tensor] = []
-    model.bert.embeddings.word_embeddings.register_forward_hook(
-        lambda _module, _inputs, output: (output.retain_grad(), hidden_of.append(output))[0]
+    model.bert.embeddings.LayerNorm.register_forward_pre_hook(
+        lambda _module, summed: (summed[0].retain_grad(), hidden_of.append(summed[0]))[0]
     )
     terms = model(PackedBatch.from_numpy(laid, "cpu"), with_accuracy=True)
     (terms.mlm_loss_sum + terms.nsp_loss_sum).backward()
@@ -121,7 +122,7 @@ def test_padding_has_no_gradient_and_no_loss() -> None:
     assert terms.mlm_correct == packed_terms.mlm_correct
     assert terms.nsp_correct == packed_terms.nsp_correct
     other = laid._replace(input_ids=np.where(real.numpy(), laid.input_ids, 100).astype(np.int32))
-    again = model(PackedBatch.from_numpy(other, "cpu"))
+    again = model(PackedBatch.from_numpy(other, "cpu"), with_accuracy=True)
     assert (again.mlm_loss_sum, again.nsp_loss_sum) == (terms.mlm_loss_sum, terms.nsp_loss_sum)
 
 

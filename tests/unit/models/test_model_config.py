@@ -60,7 +60,72 @@ def test_masked_lm_of_huggingface_has_no_next_sentence_head(tmp_path: Path) -> N
     assert load_model_config(written(tmp_path, to_huggingface(config, 203, 0))).next_sentence
 
 
+FAMILY_CONFIGS = {
+    "roberta": transformers.RobertaConfig(max_position_embeddings=514, hidden_act="relu"),
+    "distilbert": transformers.DistilBertConfig(dim=96, n_layers=3, n_heads=4, hidden_dim=128, dropout=0.2),
+    "modernbert": transformers.ModernBertConfig(num_hidden_layers=7, global_attn_every_n_layers=4),
+}
+
+
+@pytest.mark.parametrize("name", FAMILY_CONFIGS)
+def test_what_transformers_writes_for_a_family_comes_back_from_ours(name: str, tmp_path: Path) -> None:
+    theirs = FAMILY_CONFIGS[name]
+    theirs.save_pretrained(tmp_path)
+    config = load_model_config(tmp_path)
+    assert config.model_type == name
+    assert config.max_position_embeddings == {"modernbert": 8192}.get(name, 512)
+    assert not config.next_sentence
+    again = transformers.AutoConfig.for_model(**to_huggingface(config, theirs.vocab_size, theirs.pad_token_id))
+    # The rest is about tasks and tokens, or about training where one of ours is two of theirs.
+    told = {"architectures", "dtype", "transformers_version", "initializer_cutoff_factor"}
+    differing = {key for key, value in theirs.to_dict().items() if again.to_dict().get(key) != value}
+    assert differing <= told
+
+
+def test_modernberts_patterns_are_read_from_old_and_new_files(tmp_path: Path) -> None:
+    old = {
+        "model_type": "modernbert",
+        "num_hidden_layers": 6,
+        "global_attn_every_n_layers": 2,
+        "local_rope_theta": None,
+    }
+    config = load_model_config(written(tmp_path, {**old, "global_rope_theta": 500.0}))
+    assert (config.global_attn_every_n_layers, config.global_rope_theta, config.local_rope_theta) == (2, 500.0, 500.0)
+    new = {
+        "model_type": "modernbert",
+        "num_hidden_layers": 4,
+        "layer_types": ["full_attention", "sliding_attention"] * 2,
+        "rope_parameters": {
+            "full_attention": {"rope_type": "default", "rope_theta": 300.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 20.0},
+        },
+    }
+    config = load_model_config(written(tmp_path, new))
+    assert (config.global_attn_every_n_layers, config.global_rope_theta, config.local_rope_theta) == (2, 300.0, 20.0)
+    only_global = {**new, "layer_types": ["full_attention"] * 4}
+    assert load_model_config(written(tmp_path, only_global)).global_attn_every_n_layers == 1
+
+
+def test_our_file_takes_its_familys_defaults_and_counts_roberta_positions_as_tokens(tmp_path: Path) -> None:
+    config = load_model_config(written(tmp_path, {"model_name": "mine", "model_type": "roberta"}))
+    assert (config.max_position_embeddings, config.vocab_size, config.layer_norm_eps) == (512, 50265, 1e-5)
+    assert not config.next_sentence
+    assert to_huggingface(config, 50265, 1)["max_position_embeddings"] == 514
+
+
 BAD = [
+    ({"model_name": "a", "model_type": "roberta", "next_sentence": True}, ["next_sentence", "roberta"]),
+    ({"model_name": "a", "model_type": "distilbert", "type_vocab_size": 2}, ["type_vocab_size", "distilbert"]),
+    ({"model_name": "a", "model_type": "modernbert", "local_attention": 7}, ["local_attention", "7", "odd"]),
+    ({"model_name": "a", "model_type": "modernbert", "local_attention": None}, ["local_attention", "null"]),
+    ({"model_name": "a", "model_type": "modernbert", "num_attention_heads": 256}, ["256", "pairs"]),
+    ({"model_name": "a", "model_type": "albert"}, ["albert", "modernbert"]),
+    ({"model_name": "a", "model_type": ["bert"]}, ["model_type"]),
+    ({**GOOGLE, "local_attention": 64}, ["local_attention", "modernbert"]),
+    ({"model_type": "modernbert", "layer_types": "all"}, ["layer_types", "all"]),
+    ({"model_type": "modernbert", "layer_types": 5}, ["layer_types", "5"]),
+    ({"model_type": "modernbert", "rope_parameters": [1]}, ["rope_parameters"]),
+    ({"model_type": ["roberta"]}, ["model_type", "roberta"]),
     ({**GOOGLE, "hidden_size": 770}, ["770", "12", "divisible"]),
     ({**GOOGLE, "hidden_sise": 768}, ['"hidden_sise"', 'did you mean "hidden_size"']),
     ({**GOOGLE, "vocab_file": "/data/vocab.txt"}, ['"vocab_file"', "corpus folder"]),

@@ -2,9 +2,12 @@
 
 import pytest
 import torch
+import transformers
 
-from bert_pytorch.models.bert import BertForPreTraining
-from bert_pytorch.models.config import SHIPPED_CONFIGS, ModelConfig, load_model_config
+from bert_pytorch.kernels.choice import references_only
+from bert_pytorch.models.build import build_model
+from bert_pytorch.models.config import SHIPPED_CONFIGS, ModelConfig, load_model_config, to_huggingface
+from bert_pytorch.models.pretraining import PretrainingModel
 from bert_pytorch.models.size import memory_estimate, num_parameters
 from tests.support.packed_batches import random_batch, small_config
 
@@ -21,6 +24,9 @@ BY_HAND = {
     "bert_large_cased": 333_579_264 + (1_049_600 + 2_048 + 28_996) + (2 * 1024 + 2),
     # as bert_large_cased without pooler, next-sentence head and the two segment embeddings
     "roberta_large_cased": 333_579_264 - 1_049_600 - 2 * 1024 + (1_049_600 + 2_048 + 28_996),
+    # Word and segment embeddings and LayerNorm; a layer 4 · (768² + 768) for attention, 3 · 768 · 3072 + 768 for the
+    # gated block, 4 · 768 for its LayerNorms; the head.
+    "mosaic_bert_base": (30_522 + 2) * 768 + 1_536 + 12 * (2_362_368 + 7_077_888 + 768 + 3_072) + 622_650,
 }
 MILLIONS = {  # Turc et al. 2019, "Well-Read Students Learn Better", table of their README
     "bert_tiny_uncased": 4.4,
@@ -28,12 +34,14 @@ MILLIONS = {  # Turc et al. 2019, "Well-Read Students Learn Better", table of th
     "bert_small_uncased": 29.1,
     "bert_medium_uncased": 41.7,
     "bert_base_uncased": 110.1,
+    "modernbert_base": 149.6,  # Warner et al. 2024: 149M and 395M
+    "modernbert_large": 395.9,
 }
 
 
-def on_meta(config: ModelConfig) -> BertForPreTraining:
+def on_meta(config: ModelConfig) -> PretrainingModel:
     with torch.device("meta"):
-        return BertForPreTraining(config)
+        return build_model(config)
 
 
 def test_parameters_by_hand() -> None:
@@ -45,6 +53,19 @@ def test_parameters_by_hand() -> None:
 def test_parameters_as_published() -> None:
     for name, millions in MILLIONS.items():
         assert abs(num_parameters(load_model_config(name)) / 1e6 - millions) < 0.1, name
+
+
+@pytest.mark.parametrize(
+    "name", ["roberta_base", "roberta_large", "distilbert_base", "modernbert_base", "modernbert_large", "bert_1_5b"]
+)
+def test_parameters_are_as_many_as_those_of_transformers(name: str) -> None:
+    config = load_model_config(name)
+    values = to_huggingface(config, config.vocab_size, pad_token_id=1)
+    with torch.device("meta"):
+        kind = transformers.AutoModelForPreTraining if config.next_sentence else transformers.AutoModelForMaskedLM
+        theirs = kind.from_config(transformers.AutoConfig.for_model(**values))
+    unused_positions = 2 * config.hidden_size if config.model_type == "roberta" else 0
+    assert num_parameters(config) == theirs.num_parameters() - unused_positions
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -68,11 +89,18 @@ def test_all_contracted_configurations_are_shipped() -> None:
 
 @pytest.mark.parametrize(
     ("changes", "vocab_size"),
-    [({}, 203), ({"hidden_dropout_prob": 0.1}, 203), ({"num_hidden_layers": 1, "intermediate_size": 64}, 5000)],
+    [
+        ({}, 203),
+        ({"hidden_dropout_prob": 0.1}, 203),
+        ({"num_hidden_layers": 1, "intermediate_size": 64}, 5000),
+        ({"num_hidden_layers": 6}, 203),
+        ({"num_hidden_layers": 6, "model_type": "mosaic_bert", "next_sentence": False}, 203),
+        ({"num_hidden_layers": 6, "model_type": "modernbert", "next_sentence": False}, 203),
+    ],
 )
 def test_activation_estimate_is_within_a_quarter_of_what_is_kept(changes: dict[str, object], vocab_size: int) -> None:
     config = small_config(**changes)
-    model = BertForPreTraining(config, vocab_size).train()
+    model = build_model(config, vocab_size).train()
     batch = random_batch([40] * 40, vocab_size)
     parameters = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     kept: dict[int, int] = {}
@@ -83,7 +111,7 @@ def test_activation_estimate_is_within_a_quarter_of_what_is_kept(changes: dict[s
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(remember, lambda tensor: tensor):
+    with references_only(), torch.autograd.graph.saved_tensors_hooks(remember, lambda tensor: tensor):
         model(batch)
     scores_in_flight = 2 * 4 * len(batch.labels) * (-(-vocab_size // 8) * 8)  # gradients of the backward pass
     estimate = memory_estimate(config, vocab_size, tokens=1600, masked_tokens=len(batch.labels)).activations
