@@ -249,3 +249,9 @@ class PreNormLayer(nn.Module):
         """Map (T, H) to (Q, H)."""
         attended = self.attention(hidden, batch)
         return attended + self.output(self.intermediate(self.LayerNorm(attended)))
+
+
+def blocks_between_attentions(model: nn.Module) -> list[nn.Module]:
+    """Return the modules to compile: all that is computed token by token, each large enough to fuse something."""
+    kinds = (ResidualOutput, Intermediate, GatedIntermediate, BlockOutput)
+    return [module for module in model.modules() if isinstance(module, kinds)]

@@ -10,6 +10,7 @@ from bert_pytorch.checkpoints.config import CheckpointConfig
 from bert_pytorch.data.config import DataConfig
 from bert_pytorch.optim.config import OptimizerConfig
 from bert_pytorch.optim.schedules import ScheduleConfig
+from bert_pytorch.runtime.compilation import CompileConfig
 from bert_pytorch.runtime.device import DeviceConfig
 from bert_pytorch.runtime.precision import PrecisionConfig
 from bert_pytorch.tracking.config import TrackingConfig
@@ -21,6 +22,7 @@ class PretrainingConfig(
     TrackingConfig,
     CheckpointConfig,
     PrecisionConfig,
+    CompileConfig,
     DeviceConfig,
     DataConfig,
     ScheduleConfig,
@@ -81,7 +83,6 @@ class PretrainingConfig(
         "no_cuda": "--device cpu",
         "use_habana": "--device (Gaudi comes in a later version)",
         "use_fused_lamb": "--optimizer lamb",
-        "compile": "nothing yet: compiled layers come in a later version",
         "kfac": "--optimizer (K-FAC comes in a later version)",
     }
 
