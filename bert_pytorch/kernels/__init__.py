@@ -1,1 +1,1 @@
-"""Fast paths beside their slow references: Triton kernels for CUDA, and the registry that says which are used and why."""
+"""Fast paths beside their slow references, and the registry that says which are used and why."""

@@ -1,5 +1,5 @@
 """Attention within each sequence of a packed batch, written out sequence by sequence in plain torch."""
-# T packed tokens, B sequences, N heads, D head size, S the length of one sequence
+# T packed tokens, Q queries (T of them unless only some tokens ask), B sequences, N heads, D head size
 
 from typing import NamedTuple
 
@@ -8,44 +8,55 @@ from torch import Tensor
 
 
 class Sequences(NamedTuple):
-    """Where the sequences of a packed batch lie."""
+    """Where the queries and the keys of each sequence lie."""
 
-    cu_seqlens: Tensor
-    """int32 (B + 1,), where each begins; the last entry is T.  Sequences may be empty."""
-    max_seqlen: int
-    """At least the length of the longest; known to the host, so that nothing waits for the device."""
+    cu_queries: Tensor
+    """int32 (B + 1,), where each sequence's queries begin; the last entry is Q.  Sequences may be empty."""
+    cu_keys: Tensor
+    """int32 (B + 1,), the same of keys and values; the last entry is T."""
+    max_queries: int
+    """At least the most queries of a sequence; known to the host, so that nothing waits for the device."""
+    max_keys: int
+    """At least the length of the longest sequence."""
+    query_positions: Tensor | None = None
+    """int32 (Q,), each query's place in its sequence; None where every token asks."""
 
 
 class Bias(NamedTuple):
     """What is added to scores besides the product of query and key."""
 
-    alibi_slopes: Tensor | None = None
-    """float32 (N,): minus slope * |i - j| (Press et al. 2022, both ways as in MosaicBERT); None for none."""
+    slopes: Tensor | None = None
+    """float32 (N,): minus slope * |i - j| (ALiBi, Press et al. 2022, both ways as in MosaicBERT); None for none."""
     window: int | None = None
     """Tokens further away than this are not seen; None for no limit."""
 
 
-def attention_reference(qkv: Tensor, sequences: Sequences, bias: Bias) -> Tensor:
+def attention_reference(query: Tensor, key: Tensor, value: Tensor, sequences: Sequences, bias: Bias) -> Tensor:
     """Attend (Vaswani et al. 2017, eq. 1) in at least float32.
 
     Args:
-        qkv: (T, 3, N, D), queries, keys and values.
+        query: (Q, N, D).
+        key: (T, N, D).
+        value: (T, N, D).
         sequences: of the batch; read by the host.
         bias: on the scores.
 
     Returns:
-        (T, N, D) in the dtype of `qkv`.
+        (Q, N, D) in the dtype of `query`.
     """
-    wide = torch.promote_types(qkv.dtype, torch.float32)
+    wide = torch.promote_types(query.dtype, torch.float32)
+    queries, keys = (edges.diff().tolist() for edges in (sequences.cu_queries, sequences.cu_keys))
+    places = sequences.query_positions
     parts = []
-    for sequence in qkv.to(wide).split(sequences.cu_seqlens.diff().tolist()):
-        query, key, value = sequence.permute(1, 2, 0, 3)  # (N, S, D) each
-        scores = query @ key.mT / query.shape[-1] ** 0.5
-        positions = torch.arange(len(sequence), device=qkv.device)
-        distance = (positions[:, None] - positions).abs()
-        if bias.alibi_slopes is not None:
-            scores = scores - bias.alibi_slopes.to(wide)[:, None, None] * distance
+    for index, (q, k, v) in enumerate(zip(query.split(queries), key.split(keys), value.split(keys), strict=True)):
+        q, k, v = (part.to(wide).transpose(0, 1) for part in (q, k, v))  # (N, queries or keys, D)
+        scores = q @ k.mT / q.shape[-1] ** 0.5
+        positions = torch.arange(keys[index], device=key.device)
+        asking = positions if places is None else places.split(queries)[index]
+        distance = (asking[:, None] - positions).abs()
+        if bias.slopes is not None:
+            scores = scores - bias.slopes.to(wide)[:, None, None] * distance
         if bias.window is not None:
             scores = scores.masked_fill(distance > bias.window, -torch.inf)
-        parts.append((scores.softmax(-1) @ value).transpose(0, 1))
-    return torch.cat(parts).to(qkv.dtype)
+        parts.append((scores.softmax(-1) @ v).transpose(0, 1))
+    return torch.cat(parts).to(query.dtype)

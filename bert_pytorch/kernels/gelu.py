@@ -1,4 +1,4 @@
-"""Bias and GELU, plain and gated, in plain torch; `triton_gelu` computes the same and the bias's gradient in one pass."""
+"""Bias and GELU, plain and gated, in plain torch; `triton_gelu` does the same in one pass each way."""
 # T tokens, I intermediate, W = I, or 2 I where gated
 
 import torch

@@ -1,11 +1,10 @@
-"""Attention for sequences of a few tiles, on the packed (T, 3, N, D) tensor as the projection left it.
+"""Attention for sequences of a few tiles, on packed tensors.
 
-Online softmax and its backward pass as in FlashAttention-2 (Dao 2023, algorithms 1 and 2), with two differences that
-short sequences pay for: the gradients of queries, keys and values are written into one (T, 3, N, D) tensor, so that
-nothing is joined afterwards; and where every sequence fits in one tile the backward pass computes the scores once
-instead of twice, and keeps neither output nor softmax sums.  No dropout.
+Online softmax and its backward pass as in FlashAttention-2 (Dao 2023, algorithms 1 and 2).  Where every sequence fits
+in one tile, the backward pass computes the scores once instead of twice and nothing but the inputs is kept for it.  No
+dropout.  Float32 is for tests: its tiles do not fit in registers (the compiler spills 33 KB of the forward kernel).
 """
-# T packed tokens, B sequences, N heads, D head size
+# T packed tokens, Q queries, B sequences, N heads, D head size
 
 from typing import Any
 
@@ -18,80 +17,108 @@ from torch.autograd.function import once_differentiable
 from bert_pytorch.kernels.attention import Bias, Sequences
 
 LARGEST_TILE, LARGEST_FLOAT32_TILE = 128, 64
-"""Queries of a tile; sequences that are no longer are computed in one piece.  Float32 ones take twice the registers."""
-LOG2_E = 1.4426950408889634
+"""Rows of a tile; sequences that are no longer are computed in one piece."""
+LOG2_E = tl.constexpr(1.4426950408889634)
 HIDDEN_SCORE = tl.constexpr(-1e30)
 """Finite, so that a tile in which a row sees nothing makes no NaN; what it adds is multiplied by 0 later."""
 
 
-def attention(qkv: Tensor, sequences: Sequences, bias: Bias) -> Tensor:
+def attention(query: Tensor, key: Tensor, value: Tensor, sequences: Sequences, bias: Bias) -> Tensor:
     """Compute what `attention_reference` does; D is a power of 2 of at least 16."""
-    result: Tensor = _PackedAttention.apply(qkv, *sequences, *bias)
+    result: Tensor = _PackedAttention.apply(query, key, value, sequences, bias)
     return result
 
 
 class _PackedAttention(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, qkv: Tensor, cu_seqlens: Tensor, max_seqlen: int, alibi_slopes: Tensor | None, window: int | None
-    ) -> Tensor:
-        qkv = qkv.contiguous()
-        tokens, _, heads, size = qkv.shape
-        output = qkv.new_empty(tokens, heads, size)
-        block = _block(max_seqlen, qkv.dtype)
-        one_tile = max_seqlen <= block
-        sums = None if one_tile else torch.empty(heads, tokens, dtype=torch.float32, device=qkv.device)
-        if tokens:
-            _forward[(len(cu_seqlens) - 1, heads, triton.cdiv(max_seqlen, block))](
-                qkv, cu_seqlens, alibi_slopes, output, sums, tokens, heads, size**-0.5 * LOG2_E, window or 0,
-                **_constants(qkv, alibi_slopes, window), HAS_SUMS=sums is not None, BLOCK=block,
-                MOVING=min(64, block), num_warps=8 if block == 128 else 4, num_stages=2,
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, sequences: Sequences, bias: Bias) -> Tensor:
+        query, key, value = (_with_dense_heads(tensor) for tensor in (query, key, value))
+        count, heads, _ = query.shape
+        output = query.new_empty(query.shape)
+        block = _block(sequences, query.dtype)
+        one_tile = max(sequences.max_queries, sequences.max_keys) <= block
+        sums = None if one_tile else torch.empty(heads, count, dtype=torch.float32, device=query.device)
+        if count:
+            _forward[(len(sequences.cu_keys) - 1, heads, triton.cdiv(sequences.max_queries, block))](
+                query, key, value, output, sums, **_where(sequences, bias), **_strides(query, key, value),
+                count=count, heads=heads, **_constants(query, sequences, bias), HAS_SUMS=not one_tile,
+                BLOCK=block, MOVING=min(64, block), num_warps=8 if block == 128 else 4, num_stages=2,
             )  # fmt: skip
-        ctx.save_for_backward(qkv, cu_seqlens, alibi_slopes, sums, None if one_tile else output)
-        ctx.max_seqlen, ctx.window = max_seqlen, window
+        ctx.save_for_backward(query, key, value, sums, None if one_tile else output, *sequences[:2])
+        ctx.sequences, ctx.bias = sequences, bias
         return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        qkv, cu_seqlens, alibi_slopes, sums, output = ctx.saved_tensors
-        tokens, _, heads, size = qkv.shape
+        query, key, value, sums, output, _, _ = ctx.saved_tensors
+        sequences, bias = ctx.sequences, ctx.bias
         grad = grad.contiguous()
-        grad_qkv = torch.empty_like(qkv)
-        count, block = len(cu_seqlens) - 1, _block(ctx.max_seqlen, qkv.dtype)
-        constants = _constants(qkv, alibi_slopes, ctx.window)
-        scales = (size**-0.5 * LOG2_E, size**-0.5, ctx.window or 0)
-        if tokens and sums is None:
-            _backward_one_tile[(count, heads)](
-                qkv, cu_seqlens, alibi_slopes, grad, grad_qkv, heads, *scales,
-                **constants, BLOCK=block, num_warps=8 if block == 128 else 4,
-            )  # fmt: skip
-        elif tokens:
+        grads = [tensor.new_empty(tensor.shape) for tensor in (query, key, value)]
+        count, heads, size = query.shape
+        batch, block = len(sequences.cu_keys) - 1, _block(sequences, query.dtype)
+        shared: dict[str, Any] = {
+            **_where(sequences, bias), **_strides(query, key, value), "heads": heads,
+            **_constants(query, sequences, bias), "BLOCK": block, "num_warps": 8 if block == 128 else 4,
+        }  # fmt: skip
+        if not count:
+            return *(torch.zeros_like(tensor) for tensor in grads), None, None
+        if sums is None:
+            _backward_one_tile[(batch, heads)](query, key, value, grad, *grads, **shared)
+        else:
             products = torch.empty_like(sums)
-            _products[(triton.cdiv(tokens, 64), heads)](output, grad, products, tokens, heads, SIZE=size, BLOCK=64)
-            _backward[(count, heads, triton.cdiv(ctx.max_seqlen, block))](
-                qkv, cu_seqlens, alibi_slopes, grad, sums, products, grad_qkv, tokens, heads, *scales,
-                **constants, BLOCK=block, MOVING=min(64, block), num_warps=8 if block == 128 else 4, num_stages=2,
-            )  # fmt: skip
-        return grad_qkv, None, None, None, None
+            _products[(triton.cdiv(count, 64), heads)](output, grad, products, count, heads, SIZE=size, BLOCK=64)
+            moving = {"count": count, "MOVING": min(64, block), "num_stages": 2}
+            for kernel, longest, results in (
+                (_backward_keys, sequences.max_keys, grads[1:]),
+                (_backward_queries, sequences.max_queries, grads[:1]),
+            ):
+                blocks = triton.cdiv(longest, block)
+                kernel[(batch, heads, blocks)](query, key, value, grad, sums, products, *results, **shared, **moving)
+        return *grads, None, None
 
 
-def _block(max_seqlen: int, dtype: torch.dtype) -> int:
+def _with_dense_heads(tensor: Tensor) -> Tensor:
+    """Copy unless rows are (N, D) side by side; rows may lie apart, as in a joint projection."""
+    return tensor if tensor.stride()[1:] == (tensor.shape[2], 1) else tensor.contiguous()
+
+
+def _block(sequences: Sequences, dtype: torch.dtype) -> int:
     largest = LARGEST_FLOAT32_TILE if dtype == torch.float32 else LARGEST_TILE
-    return min(largest, max(16, triton.next_power_of_2(max_seqlen)))
+    return min(largest, max(16, triton.next_power_of_2(max(sequences.max_queries, sequences.max_keys))))
 
 
-def _constants(qkv: Tensor, alibi_slopes: Tensor | None, window: int | None) -> dict[str, Any]:
-    precision = "ieee" if qkv.dtype == torch.float32 else None  # the default would be tf32
-    has = {"HAS_ALIBI": alibi_slopes is not None, "HAS_WINDOW": window is not None}
-    return {"SIZE": qkv.shape[-1], "PRECISION": precision, **has}
+def _where(sequences: Sequences, bias: Bias) -> dict[str, Any]:
+    return {
+        "cu_queries": sequences.cu_queries,
+        "cu_keys": sequences.cu_keys,
+        "positions": sequences.query_positions,
+        "slopes": bias.slopes,
+        "window": bias.window or 0,
+    }
+
+
+def _strides(query: Tensor, key: Tensor, value: Tensor) -> dict[str, int]:
+    return {"query_stride": query.stride(0), "key_stride": key.stride(0), "value_stride": value.stride(0)}
+
+
+def _constants(query: Tensor, sequences: Sequences, bias: Bias) -> dict[str, Any]:
+    size = query.shape[-1]
+    return {
+        "SCALE": size**-0.5,
+        "SIZE": size,
+        "PRECISION": "ieee" if query.dtype == torch.float32 else None,  # the default would be tf32
+        "HAS_POSITIONS": sequences.query_positions is not None,
+        "HAS_SLOPES": bias.slopes is not None,
+        "HAS_WINDOW": bias.window is not None,
+    }
 
 
 @triton.jit
-def _sequence(cu_seqlens, sequence):
+def _sequence(edges, sequence):
     """Return where a sequence begins, int64, and how long it is."""
-    start = tl.load(cu_seqlens + sequence)
-    return start.to(tl.int64), tl.load(cu_seqlens + sequence + 1) - start
+    start = tl.load(edges + sequence)
+    return start.to(tl.int64), tl.load(edges + sequence + 1) - start
 
 
 @triton.jit
@@ -108,68 +135,71 @@ def _store_rows(pointer, stride, row, length, value, SIZE: tl.constexpr):
 
 
 @triton.jit
+def _load_slope(slopes, head, HAS_SLOPES: tl.constexpr):
+    slope = 0.0
+    if HAS_SLOPES:
+        slope = tl.load(slopes + head) * LOG2_E
+    return slope
+
+
+@triton.jit
 def _scores(
-    left, right, left_row, right_row, length, slope, window, scale,
-    PRECISION: tl.constexpr, HAS_ALIBI: tl.constexpr, HAS_WINDOW: tl.constexpr,
+    left, right, left_place, right_place, seen, slope, window,
+    SCALE: tl.constexpr, PRECISION: tl.constexpr, HAS_SLOPES: tl.constexpr, HAS_WINDOW: tl.constexpr,
 ):  # fmt: skip
     """Return scores in units of log 2, (left rows, right rows), and which of them count.  Works for q kᵀ and k qᵀ."""
-    scores = tl.dot(left, tl.trans(right), input_precision=PRECISION) * scale
-    distance = tl.abs(left_row[:, None] - right_row[None, :])
-    if HAS_ALIBI:
+    scores = tl.dot(left, tl.trans(right), input_precision=PRECISION) * (SCALE * LOG2_E)
+    distance = tl.abs(left_place[:, None] - right_place[None, :])
+    if HAS_SLOPES:
         scores -= slope * distance.to(tl.float32)
-    seen = (left_row < length)[:, None] & (right_row < length)[None, :]
     if HAS_WINDOW:
         seen = seen & (distance <= window)
     return scores, seen
 
 
 @triton.jit
-def _range(first, length, window, BLOCK: tl.constexpr, MOVING: tl.constexpr, HAS_WINDOW: tl.constexpr):
-    """Return where the rows begin and end that a block from `first` on sees."""
+def _others(first, count, window, BLOCK: tl.constexpr, MOVING: tl.constexpr, NEAR: tl.constexpr):
+    """Return between which rows those lie that a block from `first` on may meet."""
     begin = first * 0
-    end = length
-    if HAS_WINDOW:
+    end = count
+    if NEAR:
         begin = tl.maximum(first - window, 0) // MOVING * MOVING
-        end = tl.minimum(first + BLOCK + window, length)
+        end = tl.minimum(first + BLOCK + window, count)
     return begin, end
 
 
-@triton.jit
-def _slope(alibi_slopes, head, HAS_ALIBI: tl.constexpr):
-    slope = 0.0
-    if HAS_ALIBI:
-        slope = tl.load(alibi_slopes + head) * 1.4426950408889634
-    return slope
-
-
-@triton.jit(do_not_specialize=["tokens", "window"])
+@triton.jit(do_not_specialize=["count", "window"])
 def _forward(
-    qkv, cu_seqlens, alibi_slopes, output, sums, tokens, heads, scale, window,
-    SIZE: tl.constexpr, PRECISION: tl.constexpr, HAS_ALIBI: tl.constexpr, HAS_WINDOW: tl.constexpr,
-    HAS_SUMS: tl.constexpr, BLOCK: tl.constexpr, MOVING: tl.constexpr,
+    queries, keys, values, output, sums, cu_queries, cu_keys, positions, slopes, window,
+    query_stride, key_stride, value_stride, count, heads,
+    SCALE: tl.constexpr, SIZE: tl.constexpr, PRECISION: tl.constexpr, HAS_POSITIONS: tl.constexpr,
+    HAS_SLOPES: tl.constexpr, HAS_WINDOW: tl.constexpr, HAS_SUMS: tl.constexpr,
+    BLOCK: tl.constexpr, MOVING: tl.constexpr,
 ):  # fmt: skip
     head = tl.program_id(1)
     first = tl.program_id(2) * BLOCK
-    start, length = _sequence(cu_seqlens, tl.program_id(0))
-    if first >= length:
+    query_start, query_count = _sequence(cu_queries, tl.program_id(0))
+    key_start, key_count = _sequence(cu_keys, tl.program_id(0))
+    if first >= query_count:
         return
-    stride = 3 * heads * SIZE
-    queries = qkv + start * stride + head * SIZE
-    keys, values = queries + heads * SIZE, queries + 2 * heads * SIZE
-    slope = _slope(alibi_slopes, head, HAS_ALIBI)
-    query_row = first + tl.arange(0, BLOCK)
-    query = _load_rows(queries, stride, query_row, length, SIZE)
+    row = first + tl.arange(0, BLOCK)
+    query = _load_rows(queries + query_start * query_stride + head * SIZE, query_stride, row, query_count, SIZE)
+    keys += key_start * key_stride + head * SIZE
+    values += key_start * value_stride + head * SIZE
+    place = row
+    if HAS_POSITIONS:
+        place = tl.load(positions + query_start + row, row < query_count, 0)
+    slope = _load_slope(slopes, head, HAS_SLOPES)
     highest = tl.full((BLOCK,), HIDDEN_SCORE, tl.float32)
     total = tl.zeros((BLOCK,), tl.float32)
     mixed = tl.zeros((BLOCK, SIZE), tl.float32)
-    begin, end = _range(first, length, window, BLOCK, MOVING, HAS_WINDOW)
+    begin, end = _others(first, key_count, window, BLOCK, MOVING, HAS_WINDOW and not HAS_POSITIONS)
     for at in range(begin, end, MOVING):
-        key_row = at + tl.arange(0, MOVING)
-        key = _load_rows(keys, stride, key_row, length, SIZE)
-        value = _load_rows(values, stride, key_row, length, SIZE)
-        scores, seen = _scores(
-            query, key, query_row, key_row, length, slope, window, scale, PRECISION, HAS_ALIBI, HAS_WINDOW
-        )
+        other = at + tl.arange(0, MOVING)
+        key = _load_rows(keys, key_stride, other, key_count, SIZE)
+        value = _load_rows(values, value_stride, other, key_count, SIZE)
+        seen = (row < query_count)[:, None] & (other < key_count)[None, :]
+        scores, seen = _scores(query, key, place, other, seen, slope, window, SCALE, PRECISION, HAS_SLOPES, HAS_WINDOW)
         scores = tl.where(seen, scores, HIDDEN_SCORE)
         higher = tl.maximum(highest, tl.max(scores, 1))
         shrink = tl.exp2(highest - higher)
@@ -177,113 +207,143 @@ def _forward(
         total = total * shrink + tl.sum(weights, 1)
         mixed = mixed * shrink[:, None] + tl.dot(weights.to(value.dtype), value, input_precision=PRECISION)
         highest = higher
-    _store_rows(output + (start * heads + head) * SIZE, heads * SIZE, query_row, length, mixed / total[:, None], SIZE)
+    outputs = output + (query_start * heads + head) * SIZE
+    _store_rows(outputs, heads * SIZE, row, query_count, mixed / total[:, None], SIZE)
     if HAS_SUMS:
-        tl.store(sums + head * tokens + start + query_row, highest + tl.log2(total), query_row < length)
+        tl.store(sums + head.to(tl.int64) * count + query_start + row, highest + tl.log2(total), row < query_count)
 
 
 @triton.jit(do_not_specialize=["window"])
 def _backward_one_tile(
-    qkv, cu_seqlens, alibi_slopes, grad, grad_qkv, heads, scale, grad_scale, window,
-    SIZE: tl.constexpr, PRECISION: tl.constexpr, HAS_ALIBI: tl.constexpr, HAS_WINDOW: tl.constexpr,
-    BLOCK: tl.constexpr,
+    queries, keys, values, grad, grad_query, grad_key, grad_value, cu_queries, cu_keys, positions, slopes, window,
+    query_stride, key_stride, value_stride, heads,
+    SCALE: tl.constexpr, SIZE: tl.constexpr, PRECISION: tl.constexpr, HAS_POSITIONS: tl.constexpr,
+    HAS_SLOPES: tl.constexpr, HAS_WINDOW: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     head = tl.program_id(1)
-    start, length = _sequence(cu_seqlens, tl.program_id(0))
-    if length == 0:
+    query_start, query_count = _sequence(cu_queries, tl.program_id(0))
+    key_start, key_count = _sequence(cu_keys, tl.program_id(0))
+    if key_count == 0:
         return
-    stride = 3 * heads * SIZE
-    queries = qkv + start * stride + head * SIZE
-    keys, values = queries + heads * SIZE, queries + 2 * heads * SIZE
     row = tl.arange(0, BLOCK)
-    query = _load_rows(queries, stride, row, length, SIZE)
-    key = _load_rows(keys, stride, row, length, SIZE)
-    value = _load_rows(values, stride, row, length, SIZE)
-    upper = _load_rows(grad + (start * heads + head) * SIZE, heads * SIZE, row, length, SIZE)
-    slope = _slope(alibi_slopes, head, HAS_ALIBI)
-    scores, seen = _scores(query, key, row, row, length, slope, window, scale, PRECISION, HAS_ALIBI, HAS_WINDOW)
+    query = _load_rows(queries + query_start * query_stride + head * SIZE, query_stride, row, query_count, SIZE)
+    key = _load_rows(keys + key_start * key_stride + head * SIZE, key_stride, row, key_count, SIZE)
+    value = _load_rows(values + key_start * value_stride + head * SIZE, value_stride, row, key_count, SIZE)
+    query_at = (query_start * heads + head) * SIZE
+    key_at = (key_start * heads + head) * SIZE
+    upper = _load_rows(grad + query_at, heads * SIZE, row, query_count, SIZE)
+    place = row
+    if HAS_POSITIONS:
+        place = tl.load(positions + query_start + row, row < query_count, 0)
+    slope = _load_slope(slopes, head, HAS_SLOPES)
+    seen = (row < query_count)[:, None] & (row < key_count)[None, :]
+    scores, seen = _scores(query, key, place, row, seen, slope, window, SCALE, PRECISION, HAS_SLOPES, HAS_WINDOW)
     scores = tl.where(seen, scores, HIDDEN_SCORE)
     weights = tl.where(seen, tl.exp2(scores - tl.max(scores, 1)[:, None]), 0.0)
     total = tl.sum(weights, 1)
     weights = weights / tl.where(total > 0, total, 1.0)[:, None]  # rows outside the sequence see nothing
     grad_weights = tl.dot(upper, tl.trans(value), input_precision=PRECISION)
-    grad_scores = weights * (grad_weights - tl.sum(weights * grad_weights, 1)[:, None]) * grad_scale
+    grad_scores = weights * (grad_weights - tl.sum(weights * grad_weights, 1)[:, None]) * SCALE
     grad_scores = grad_scores.to(query.dtype)
-    grad_queries = grad_qkv + start * stride + head * SIZE
-    grad_keys, grad_values = grad_queries + heads * SIZE, grad_queries + 2 * heads * SIZE
-    grad_value = tl.dot(tl.trans(weights.to(upper.dtype)), upper, input_precision=PRECISION)
-    _store_rows(grad_values, stride, row, length, grad_value, SIZE)
-    grad_key = tl.dot(tl.trans(grad_scores), query, input_precision=PRECISION)
-    _store_rows(grad_keys, stride, row, length, grad_key, SIZE)
-    _store_rows(grad_queries, stride, row, length, tl.dot(grad_scores, key, input_precision=PRECISION), SIZE)
+    values_part = tl.dot(tl.trans(weights.to(upper.dtype)), upper, input_precision=PRECISION)
+    _store_rows(grad_value + key_at, heads * SIZE, row, key_count, values_part, SIZE)
+    keys_part = tl.dot(tl.trans(grad_scores), query, input_precision=PRECISION)
+    _store_rows(grad_key + key_at, heads * SIZE, row, key_count, keys_part, SIZE)
+    queries_part = tl.dot(grad_scores, key, input_precision=PRECISION)
+    _store_rows(grad_query + query_at, heads * SIZE, row, query_count, queries_part, SIZE)
 
 
-@triton.jit(do_not_specialize=["tokens"])
-def _products(output, grad, products, tokens, heads, SIZE: tl.constexpr, BLOCK: tl.constexpr):
+@triton.jit(do_not_specialize=["count"])
+def _products(output, grad, products, count, heads, SIZE: tl.constexpr, BLOCK: tl.constexpr):
     """Sum output times its gradient over each head: what every score's gradient is reduced by."""
     head = tl.program_id(1)
     row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    values = _load_rows(output + head * SIZE, heads * SIZE, row, tokens, SIZE).to(tl.float32)
-    upper = _load_rows(grad + head * SIZE, heads * SIZE, row, tokens, SIZE).to(tl.float32)
-    tl.store(products + head.to(tl.int64) * tokens + row, tl.sum(values * upper, 1), row < tokens)
+    values = _load_rows(output + head * SIZE, heads * SIZE, row, count, SIZE).to(tl.float32)
+    upper = _load_rows(grad + head * SIZE, heads * SIZE, row, count, SIZE).to(tl.float32)
+    tl.store(products + head.to(tl.int64) * count + row, tl.sum(values * upper, 1), row < count)
 
 
-@triton.jit(do_not_specialize=["tokens", "window"])
-def _backward(
-    qkv, cu_seqlens, alibi_slopes, grad, sums, products, grad_qkv, tokens, heads, scale, grad_scale, window,
-    SIZE: tl.constexpr, PRECISION: tl.constexpr, HAS_ALIBI: tl.constexpr, HAS_WINDOW: tl.constexpr,
-    BLOCK: tl.constexpr, MOVING: tl.constexpr,
+@triton.jit(do_not_specialize=["count", "window"])
+def _backward_keys(
+    queries, keys, values, grad, sums, products, grad_key, grad_value,
+    cu_queries, cu_keys, positions, slopes, window, query_stride, key_stride, value_stride, count, heads,
+    SCALE: tl.constexpr, SIZE: tl.constexpr, PRECISION: tl.constexpr, HAS_POSITIONS: tl.constexpr,
+    HAS_SLOPES: tl.constexpr, HAS_WINDOW: tl.constexpr, BLOCK: tl.constexpr, MOVING: tl.constexpr,
 ):  # fmt: skip
-    """Each program gives the gradients of one block of keys and values, then of the queries of the same block."""
+    """Each program gives the gradients of one block of keys and values."""
     head = tl.program_id(1)
     first = tl.program_id(2) * BLOCK
-    start, length = _sequence(cu_seqlens, tl.program_id(0))
-    if first >= length:
+    query_start, query_count = _sequence(cu_queries, tl.program_id(0))
+    key_start, key_count = _sequence(cu_keys, tl.program_id(0))
+    if first >= key_count:
         return
-    stride = 3 * heads * SIZE
-    queries = qkv + start * stride + head * SIZE
-    keys, values = queries + heads * SIZE, queries + 2 * heads * SIZE
-    grad_queries = grad_qkv + start * stride + head * SIZE
-    uppers = grad + (start * heads + head) * SIZE
-    sums += head * tokens + start
-    products += head * tokens + start
-    slope = _slope(alibi_slopes, head, HAS_ALIBI)
     row = first + tl.arange(0, BLOCK)
-    begin, end = _range(first, length, window, BLOCK, MOVING, HAS_WINDOW)
-
-    own_key = _load_rows(keys, stride, row, length, SIZE)
-    own_value = _load_rows(values, stride, row, length, SIZE)
-    grad_key = tl.zeros((BLOCK, SIZE), tl.float32)
-    grad_value = tl.zeros((BLOCK, SIZE), tl.float32)
+    key = _load_rows(keys + key_start * key_stride + head * SIZE, key_stride, row, key_count, SIZE)
+    value = _load_rows(values + key_start * value_stride + head * SIZE, value_stride, row, key_count, SIZE)
+    queries += query_start * query_stride + head * SIZE
+    grad += (query_start * heads + head) * SIZE
+    sums += head.to(tl.int64) * count + query_start
+    products += head.to(tl.int64) * count + query_start
+    slope = _load_slope(slopes, head, HAS_SLOPES)
+    keys_part = tl.zeros((BLOCK, SIZE), tl.float32)
+    values_part = tl.zeros((BLOCK, SIZE), tl.float32)
+    begin, end = _others(first, query_count, window, BLOCK, MOVING, HAS_WINDOW and not HAS_POSITIONS)
     for at in range(begin, end, MOVING):
         other = at + tl.arange(0, MOVING)
-        query = _load_rows(queries, stride, other, length, SIZE)
-        upper = _load_rows(uppers, heads * SIZE, other, length, SIZE)
-        scores, seen = _scores(
-            own_key, query, row, other, length, slope, window, scale, PRECISION, HAS_ALIBI, HAS_WINDOW
-        )
-        weights = tl.where(seen, tl.exp2(scores - tl.load(sums + other, other < length, 0.0)[None, :]), 0.0)
-        grad_value += tl.dot(weights.to(upper.dtype), upper, input_precision=PRECISION)
-        grad_weights = tl.dot(own_value, tl.trans(upper), input_precision=PRECISION)
-        grad_scores = weights * (grad_weights - tl.load(products + other, other < length, 0.0)[None, :])
-        grad_key += tl.dot(grad_scores.to(query.dtype), query, input_precision=PRECISION)
-    _store_rows(grad_queries + heads * SIZE, stride, row, length, grad_key * grad_scale, SIZE)
-    _store_rows(grad_queries + 2 * heads * SIZE, stride, row, length, grad_value, SIZE)
+        query = _load_rows(queries, query_stride, other, query_count, SIZE)
+        upper = _load_rows(grad, heads * SIZE, other, query_count, SIZE)
+        place = other
+        if HAS_POSITIONS:
+            place = tl.load(positions + query_start + other, other < query_count, 0)
+        seen = (row < key_count)[:, None] & (other < query_count)[None, :]
+        scores, seen = _scores(key, query, row, place, seen, slope, window, SCALE, PRECISION, HAS_SLOPES, HAS_WINDOW)
+        sum_of_row = tl.load(sums + other, other < query_count, 0.0)
+        weights = tl.where(seen, tl.exp2(scores - sum_of_row[None, :]), 0.0)
+        values_part += tl.dot(weights.to(upper.dtype), upper, input_precision=PRECISION)
+        grad_weights = tl.dot(value, tl.trans(upper), input_precision=PRECISION)
+        grad_scores = weights * (grad_weights - tl.load(products + other, other < query_count, 0.0)[None, :])
+        keys_part += tl.dot(grad_scores.to(query.dtype), query, input_precision=PRECISION)
+    key_at = (key_start * heads + head) * SIZE
+    _store_rows(grad_key + key_at, heads * SIZE, row, key_count, keys_part * SCALE, SIZE)
+    _store_rows(grad_value + key_at, heads * SIZE, row, key_count, values_part, SIZE)
 
-    own_query = _load_rows(queries, stride, row, length, SIZE)
-    own_upper = _load_rows(uppers, heads * SIZE, row, length, SIZE)
-    own_sums = tl.load(sums + row, row < length, 0.0)
-    own_products = tl.load(products + row, row < length, 0.0)
-    grad_query = tl.zeros((BLOCK, SIZE), tl.float32)
+
+@triton.jit(do_not_specialize=["count", "window"])
+def _backward_queries(
+    queries, keys, values, grad, sums, products, grad_query,
+    cu_queries, cu_keys, positions, slopes, window, query_stride, key_stride, value_stride, count, heads,
+    SCALE: tl.constexpr, SIZE: tl.constexpr, PRECISION: tl.constexpr, HAS_POSITIONS: tl.constexpr,
+    HAS_SLOPES: tl.constexpr, HAS_WINDOW: tl.constexpr, BLOCK: tl.constexpr, MOVING: tl.constexpr,
+):  # fmt: skip
+    """Each program gives the gradient of one block of queries."""
+    head = tl.program_id(1)
+    first = tl.program_id(2) * BLOCK
+    query_start, query_count = _sequence(cu_queries, tl.program_id(0))
+    key_start, key_count = _sequence(cu_keys, tl.program_id(0))
+    if first >= query_count:
+        return
+    row = first + tl.arange(0, BLOCK)
+    query_at = (query_start * heads + head) * SIZE
+    query = _load_rows(queries + query_start * query_stride + head * SIZE, query_stride, row, query_count, SIZE)
+    upper = _load_rows(grad + query_at, heads * SIZE, row, query_count, SIZE)
+    keys += key_start * key_stride + head * SIZE
+    values += key_start * value_stride + head * SIZE
+    sum_of_row = tl.load(sums + head.to(tl.int64) * count + query_start + row, row < query_count, 0.0)
+    product = tl.load(products + head.to(tl.int64) * count + query_start + row, row < query_count, 0.0)
+    place = row
+    if HAS_POSITIONS:
+        place = tl.load(positions + query_start + row, row < query_count, 0)
+    slope = _load_slope(slopes, head, HAS_SLOPES)
+    queries_part = tl.zeros((BLOCK, SIZE), tl.float32)
+    begin, end = _others(first, key_count, window, BLOCK, MOVING, HAS_WINDOW and not HAS_POSITIONS)
     for at in range(begin, end, MOVING):
         other = at + tl.arange(0, MOVING)
-        key = _load_rows(keys, stride, other, length, SIZE)
-        value = _load_rows(values, stride, other, length, SIZE)
-        scores, seen = _scores(
-            own_query, key, row, other, length, slope, window, scale, PRECISION, HAS_ALIBI, HAS_WINDOW
-        )
-        weights = tl.where(seen, tl.exp2(scores - own_sums[:, None]), 0.0)
-        grad_weights = tl.dot(own_upper, tl.trans(value), input_precision=PRECISION)
-        grad_scores = weights * (grad_weights - own_products[:, None])
-        grad_query += tl.dot(grad_scores.to(key.dtype), key, input_precision=PRECISION)
-    _store_rows(grad_queries, stride, row, length, grad_query * grad_scale, SIZE)
+        key = _load_rows(keys, key_stride, other, key_count, SIZE)
+        value = _load_rows(values, value_stride, other, key_count, SIZE)
+        seen = (row < query_count)[:, None] & (other < key_count)[None, :]
+        scores, seen = _scores(query, key, place, other, seen, slope, window, SCALE, PRECISION, HAS_SLOPES, HAS_WINDOW)
+        weights = tl.where(seen, tl.exp2(scores - sum_of_row[:, None]), 0.0)
+        grad_weights = tl.dot(upper, tl.trans(value), input_precision=PRECISION)
+        grad_scores = weights * (grad_weights - product[:, None])
+        queries_part += tl.dot(grad_scores.to(key.dtype), key, input_precision=PRECISION)
+    _store_rows(grad_query + query_at, heads * SIZE, row, query_count, queries_part * SCALE, SIZE)

@@ -1,4 +1,4 @@
-"""Each Triton kernel against its torch reference in float64, forward and backward: on a GPU, else by the interpreter."""
+"""Each Triton kernel against its reference in float64, forward and backward: on a GPU, else by the interpreter."""
 
 from functools import partial
 
@@ -131,21 +131,42 @@ def test_gelu_equals_reference(kernel, reference, inputs, tokens, width, dtype, 
 @pytest.mark.parametrize("window", [None, 20])
 @pytest.mark.parametrize("alibi", [False, True])
 def test_attention_equals_reference(lengths, dtype, window, alibi) -> None:
-    sequences = Sequences(torch.tensor([0, *lengths], device=DEVICE).cumsum(0).int(), max(lengths))
+    edges = torch.tensor([0, *lengths], device=DEVICE).cumsum(0).int()
+    sequences = Sequences(edges, edges, max(lengths), max(lengths))
     bias = Bias(torch.tensor([0.5, 0.25], device=DEVICE) if alibi else None, window)
+    assert_attends_as_reference(sequences, bias, sum(lengths), sum(lengths), dtype)
+
+
+@pytest.mark.parametrize("lengths", [(5, 0, 17, 33), (130, 1, 70)], ids=["one tile", "few"])
+@pytest.mark.parametrize("bias", [Bias(), Bias(torch.tensor([0.5, 0.25]), 20)], ids=["full", "alibi window"])
+def test_attention_of_some_queries_equals_reference(lengths, bias) -> None:
+    starts = torch.tensor([0, *lengths]).cumsum(0)
+    asking = torch.cat([start + torch.arange(0, length, 3) for start, length in zip(starts, lengths, strict=False)])
+    asking = asking[(asking < starts[1]) | (asking >= starts[-2])]  # none of those in the middle
+    edges = torch.searchsorted(asking, starts)
+    places = asking - starts[torch.searchsorted(starts, asking, right=True) - 1]
+    moved = (tensor.int().to(DEVICE) for tensor in (edges, starts, places))
+    cu_queries, cu_keys, positions = moved
+    sequences = Sequences(cu_queries, cu_keys, max(lengths), max(lengths), positions)
+    bias = Bias(None if bias.slopes is None else bias.slopes.to(DEVICE), bias.window)
+    assert_attends_as_reference(sequences, bias, len(asking), sum(lengths), torch.float32)
+
+
+def assert_attends_as_reference(sequences, bias, queries: int, keys: int, dtype: torch.dtype) -> None:
+    joint = [normal(count, 2, 16, dtype=dtype, seed=seed) for seed, count in enumerate((queries, keys, keys))]
     assert_equals_reference(
-        lambda qkv: attention(qkv, sequences, bias),
-        lambda qkv: attention_reference(qkv, sequences, bias),
-        [normal(sum(lengths), 3, 2, 16, dtype=dtype)],
+        lambda *qkv: attention(*qkv, sequences, bias),
+        lambda *qkv: attention_reference(*qkv, sequences, bias),
+        joint,
         TOLERANCES[dtype],
     )
 
 
-def test_attention_at_head_size_64_equals_torch() -> None:
+def test_attention_at_head_size_64_on_a_joint_projection_equals_torch() -> None:
     lengths = (50, 70)
     qkv = normal(120, 3, 2, 64).to(DEVICE)
-    sequences = Sequences(torch.tensor([0, 50, 120], device=DEVICE).int(), 70)
-    found = attention(qkv, sequences, Bias())
+    edges = torch.tensor([0, 50, 120], device=DEVICE).int()
+    found = attention(*qkv.unbind(1), Sequences(edges, edges, 70, 70), Bias())
     wanted = [
         torch.nn.functional.scaled_dot_product_attention(*part.permute(1, 2, 0, 3)).transpose(0, 1)
         for part in qkv.double().split(lengths)

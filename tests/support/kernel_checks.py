@@ -39,7 +39,7 @@ def assert_equals_reference(
     inputs: Sequence[Tensor | None],
     tolerance: float,
 ) -> None:
-    """Assert that outputs and gradients differ from the float64 reference by at most `tolerance` of the largest entry."""
+    """Assert that outputs and gradients are off the float64 reference by at most `tolerance` of the largest entry."""
     inputs = [None if value is None else value.to(DEVICE) for value in inputs]
     found, wanted = both_ways(kernel, inputs, None), both_ways(reference, inputs, torch.float64)
     for index, (ours, theirs) in enumerate(zip(found, wanted, strict=True)):

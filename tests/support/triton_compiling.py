@@ -50,10 +50,12 @@ def cases() -> list[Callable[[], None]]:
         wide, bias = torch.randn(64, 4096, dtype=dtype, requires_grad=True), torch.randn(4096, requires_grad=True)
         found += [partial(both_ways, bias_gelu, wide, bias), partial(both_ways, geglu, wide, None)]
     for longest in (128, 512):
-        qkv = torch.randn(longest, 3, 16, 64, dtype=torch.bfloat16, requires_grad=True)
-        sequences = Sequences(torch.tensor([0, longest], dtype=torch.int32), longest)
-        for on_scores in (Bias(), Bias(torch.randn(16), 64)):
-            found.append(partial(both_ways, attention, qkv, sequences, on_scores))
+        qkv = [torch.randn(longest, 16, 64, dtype=torch.bfloat16, requires_grad=True) for _ in range(3)]
+        edges = torch.tensor([0, longest], dtype=torch.int32)
+        everyone = Sequences(edges, edges, longest, longest)
+        some = everyone._replace(query_positions=torch.arange(longest, dtype=torch.int32))
+        for sequences, on_scores in ((everyone, Bias()), (some, Bias(torch.randn(16), 64))):
+            found.append(partial(both_ways, attention, *qkv, sequences, on_scores))
     return found
 
 
