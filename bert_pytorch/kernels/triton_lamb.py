@@ -18,19 +18,6 @@ CHUNK, BLOCK = 16384, 1024
 """Elements of a program, and of one step of its loop; a chunk lies within one tensor."""
 
 
-class LambScalars(NamedTuple):
-    """What a step's update is made of besides tensors: u = scale * m / (sqrt(v) + eps) + decay * x."""
-
-    lr: float
-    beta1: float
-    beta2: float
-    eps: float
-    """Already multiplied by the root of the second moment's bias correction."""
-    scale: float
-    """sqrt(c2) / c1, both bias corrections."""
-    decay: float
-
-
 class TensorTable(NamedTuple):
     """Where the tensors of one update lie, on their device."""
 
@@ -48,19 +35,53 @@ class TensorTable(NamedTuple):
     """Whether every tensor begins at a multiple of 16 bytes, so that four numbers are moved at once."""
 
 
-class TensorTables:
-    """Tables by what they hold: built once, and again where a tensor moved (gradients that were set to None)."""
+class TritonLamb:
+    """The two kernels and, for each list of tensors, where they lie: told anew only where one moved."""
 
     def __init__(self) -> None:
         self._tables: dict[int, tuple[list[tuple[int, ...]], TensorTable]] = {}
 
-    def of(self, key: int, lists: Sequence[Sequence[Tensor]]) -> TensorTable:
-        """Return the table of `lists` (weights, gradients, first and second moments).
+    @staticmethod
+    def fits(lists: Sequence[Sequence[Tensor]]) -> bool:
+        """Whether the kernels take these tensors: float32 and contiguous."""
+        return all(tensor.dtype == torch.float32 and tensor.is_contiguous() for some in lists for tensor in some)
+
+    def update(
+        self,
+        key: int,
+        lists: Sequence[Sequence[Tensor]],
+        *,
+        lr: float,
+        betas: tuple[float, float],
+        eps: float,
+        scale: float,
+        decay: float,
+        trust: bool,
+    ) -> None:
+        """Update weights x and moments m and v in place; u = scale * m / (sqrt(v) + eps) + decay * x.
 
         Args:
-            key: names the list, so that a table that is no longer true is replaced.
-            lists: four lists of n tensors.
+            key: names the list, so that its table replaces one that is no longer true.
+            lists: weights, gradients, first and second moments, n tensors each, that `fits`.
+            lr: learning rate.
+            betas: decay of the moments.
+            eps: already multiplied by sqrt(c2), the root of the second moment's bias correction.
+            scale: sqrt(c2) / c1.
+            decay: weight decay.
+            trust: whether each tensor's step is scaled by norm(x) / norm(u).
         """
+        table = self._table_of(key, lists)
+        chunks = len(table.chunk_owners)
+        if not chunks:
+            return
+        where = (table.addresses, table.sizes, table.first_chunks, table.chunk_owners, table.partial_norms, chunks)
+        constants = {"ALIGNED": table.aligned, "CHUNK": CHUNK, "BLOCK": BLOCK}
+        beta1, beta2 = betas
+        _moments[(chunks,)](*where, lr, beta1, 1 - beta1, beta2, 1 - beta2, eps, scale, decay, TRUST=trust, **constants)
+        if trust:
+            _apply[(chunks,)](*where, lr, eps, scale, decay, **constants)
+
+    def _table_of(self, key: int, lists: Sequence[Sequence[Tensor]]) -> TensorTable:
         addresses = [tuple(tensor.data_ptr() for tensor in tensors) for tensors in zip(*lists, strict=True)]
         known = self._tables.get(key)
         if known is None or known[0] != addresses:
@@ -85,35 +106,6 @@ def _make_table(params: Sequence[Tensor], addresses: list[tuple[int, ...]]) -> T
 
 def _to(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
-
-
-def fits(tensors: Sequence[Tensor]) -> bool:
-    """Whether the kernels take these tensors: float32 and contiguous."""
-    return all(tensor.dtype == torch.float32 and tensor.is_contiguous() for tensor in tensors)
-
-
-def lamb_update(table: TensorTable, scalars: LambScalars, *, trust: bool) -> None:
-    """Update weights and moments in place.
-
-    Args:
-        table: of float32 contiguous tensors.
-        scalars: of this step.
-        trust: whether each tensor's step is scaled by norm(weight) / norm(update).
-    """
-    chunks = len(table.chunk_owners)
-    if not chunks:
-        return
-    values = (scalars.lr, scalars.beta1, 1 - scalars.beta1, scalars.beta2, 1 - scalars.beta2, scalars.eps)
-    _moments[(chunks,)](
-        table.addresses, table.sizes, table.first_chunks, table.chunk_owners, table.partial_norms, chunks,
-        *values, scalars.scale, scalars.decay, TRUST=trust, ALIGNED=table.aligned, CHUNK=CHUNK, BLOCK=BLOCK,
-    )  # fmt: skip
-    if trust:
-        _apply[(chunks,)](
-            table.addresses, table.sizes, table.first_chunks, table.chunk_owners, table.partial_norms, chunks,
-            scalars.lr, scalars.eps, scalars.scale, scalars.decay,
-            ALIGNED=table.aligned, CHUNK=CHUNK, BLOCK=BLOCK,
-        )  # fmt: skip
 
 
 @triton.jit

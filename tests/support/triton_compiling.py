@@ -24,7 +24,7 @@ from triton.runtime.jit import JITFunction
 from bert_pytorch.kernels.attention import Bias, Sequences
 from bert_pytorch.kernels.triton_attention import attention
 from bert_pytorch.kernels.triton_gelu import bias_gelu, geglu
-from bert_pytorch.kernels.triton_lamb import LambScalars, TensorTables, lamb_update
+from bert_pytorch.kernels.triton_lamb import TritonLamb
 from bert_pytorch.kernels.triton_residual_norm import residual_dropout_norm
 
 HOPPER = GPUTarget("cuda", 90, 32)
@@ -66,8 +66,8 @@ def norm_both_ways(*arguments: Any) -> None:
 
 def update_four(*, trust: bool) -> None:
     """Launch LAMB's kernels: both, or the one that groups without weight decay take."""
-    table = TensorTables().of(0, [[torch.zeros(5000)] for _ in range(4)])
-    lamb_update(table, LambScalars(0.1, 0.9, 0.999, 1e-6, 1.0, 0.01), trust=trust)
+    lists = [[torch.zeros(5000)] for _ in range(4)]
+    TritonLamb().update(0, lists, lr=0.1, betas=(0.9, 0.999), eps=1e-6, scale=1.0, decay=0.01, trust=trust)
 
 
 def both_ways(function: Callable[..., torch.Tensor], *arguments: Any) -> None:
