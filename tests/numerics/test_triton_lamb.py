@@ -1,5 +1,7 @@
 """LAMB's Triton kernels against its reference, which tests/unit/optim/test_lamb.py holds to the formula."""
 
+import copy
+
 import pytest
 import torch
 
@@ -9,7 +11,7 @@ from bert_pytorch.kernels import triton_lamb
 from bert_pytorch.optim.lamb import Lamb
 from tests.support.kernel_checks import DEVICE
 
-SHAPES = [(90, 70), (7,), (33, 64), (1,)]
+SHAPES = [(50, 70), (7,), (9, 64), (1,)]
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +62,7 @@ def test_steps_equal_the_reference_in_float64(settings: dict[str, bool], keep_gr
 def test_its_state_is_that_of_the_other_paths() -> None:
     kernels, foreach = make_lamb("triton", torch.float32), make_lamb("foreach", torch.float32)
     train(kernels, range(2))
-    foreach.load_state_dict(kernels.state_dict())
+    foreach.load_state_dict(copy.deepcopy(kernels.state_dict()))  # torch's would share the moments
     for ours, theirs in zip(kernels.param_groups, foreach.param_groups, strict=True):
         for param, other in zip(ours["params"], theirs["params"], strict=True):
             other.data.copy_(param.data)
