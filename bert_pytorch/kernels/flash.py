@@ -1,4 +1,4 @@
-"""The one door to fused attention on packed sequences that others wrote: torch's `varlen_attn` and the flash-attn package.
+"""The one door to others' attention on packed sequences: torch's `varlen_attn` and the flash-attn package.
 
 Both are FlashAttention kernels for 16-bit numbers on CUDA GPUs of compute capability 8.0 and more.
 """

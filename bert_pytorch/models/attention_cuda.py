@@ -159,7 +159,7 @@ def _flex_functions(device_type: str) -> tuple[Callable[..., Any], Callable[...,
 def _flex_parts(
     plan: PackedPlan, pattern: Pattern, queries: int, keys: int
 ) -> tuple[BlockMask, Callable[..., Tensor] | None]:
-    """Return the mask of blocks and what changes scores: tokens see those of their own sequence, as the pattern says."""
+    """Return the mask of blocks and what changes scores: tokens see their own sequence, as the pattern says."""
     key_owner, key_place = _owners(plan.batch.cu_seqlens, keys), plan.batch.position_ids
     query_owner, query_place = key_owner, key_place
     if plan.queries is not None:
