@@ -1,73 +1,52 @@
 """Which implementation of each fused step this process uses, decided once at the start and told.
 
-Models and optimizers ask here for a function; until something else is decided they get the reference.  Triton is
-imported by this module alone, and only where a kernel is to run.
+Models and optimizers ask here; until something else is decided they compute with torch.  The kernels, and with them
+Triton, are imported by this module alone, and only where one is to run.
 """
 
 import importlib
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from functools import partial
+from typing import Any, Literal, get_args
 
-import torch
+from torch import Tensor
 
 from bert_pytorch.kernels.choice import Candidate, Choice, choose
-from bert_pytorch.kernels.gelu import bias_gelu_reference, geglu_reference
-from bert_pytorch.kernels.residual_norm import residual_dropout_norm_reference
 
 KernelName = Literal["residual_norm", "bias_gelu", "geglu", "lamb"]
-
-
-class Kernel(NamedTuple):
-    """One fused step."""
-
-    triton: tuple[str, str]
-    """Module and function of the Triton kernel."""
-    reference: Callable[..., Any] | None
-    """The same in plain torch; None where its owner has it (LAMB: `optim.lamb`)."""
-
-
-KERNELS: dict[KernelName, Kernel] = {
-    "residual_norm": Kernel(("triton_residual_norm", "residual_dropout_norm"), residual_dropout_norm_reference),
-    "bias_gelu": Kernel(("triton_gelu", "bias_gelu"), bias_gelu_reference),
-    "geglu": Kernel(("triton_gelu", "geglu"), geglu_reference),
-    "lamb": Kernel(("triton_lamb", "TritonLamb"), None),
-}
-
+KERNELS: tuple[KernelName, ...] = get_args(KernelName)
 TORCH, TRITON = "torch", "triton"
 
+_FUNCTIONS: dict[KernelName, tuple[str, str]] = {
+    "residual_norm": ("triton_residual_norm", "residual_dropout_norm"),
+    "bias_gelu": ("triton_gelu", "bias_gelu"),
+    "geglu": ("triton_gelu", "geglu"),
+    "lamb": ("triton_lamb", "TritonLamb"),
+}
 _used: dict[str, str] = {}
+"""Type of the devices on which a kernel is used: a state of the process, as with torch's own backends."""
 
 
-def implementation(name: KernelName) -> str:
-    """Return `torch` or `triton`, what is used in this process."""
-    return _used.get(name, TORCH)
-
-
-def use(choices: Mapping[str, str]) -> None:
-    """Use these implementations from now on, `torch` for what is not named."""
+def use(choices: Mapping[KernelName, str], device_type: str = "cuda") -> None:
+    """Use these implementations on such devices from now on, and torch for what is not named."""
     _used.clear()
-    _used.update(choices)
+    _used.update({name: device_type for name, way in choices.items() if way == TRITON})
+
+
+def in_use(name: KernelName, tensor: Tensor) -> bool:
+    """Whether this process computes a step on the device of `tensor` by its Triton kernel."""
+    return _used.get(name) == tensor.device.type
 
 
 def triton_function(name: KernelName) -> Any:
-    """Return a kernel's Triton function.
+    """Return a kernel's function (LAMB: its class).
 
     Raises:
         ImportError: where Triton is missing.
     """
-    module, function = KERNELS[name].triton
+    module, function = _FUNCTIONS[name]
     return getattr(importlib.import_module(f"bert_pytorch.kernels.{module}"), function)
-
-
-def function_of(name: KernelName, device: torch.device) -> Callable[..., Any]:
-    """Return what computes a step on a device: the Triton kernel where it is used, else the reference."""
-    if device.type == "cuda" and implementation(name) == TRITON:
-        function: Callable[..., Any] = triton_function(name)
-        return function
-    reference = KERNELS[name].reference
-    assert reference is not None, f"{name} has its reference elsewhere"
-    return reference
 
 
 def triton_problem(device_type: str, capability: tuple[int, int] | None) -> str | None:
@@ -112,7 +91,7 @@ def choose_kernels(
         choices[name] = choose(
             [Candidate(TRITON, here), Candidate(TORCH)],
             saved=saved.get(name),
-            measure=None if measure is None else lambda candidate, name=name: measure(name, candidate),
+            measure=None if measure is None else partial(measure, name),
         )
     return choices
 

@@ -8,10 +8,18 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from bert_pytorch.errors import ConfigError
 from bert_pytorch.kernels import flash
-from bert_pytorch.kernels.choice import Candidate
+from bert_pytorch.kernels.choice import Candidate, choose
 from bert_pytorch.kernels.registry import triton_problem
-from bert_pytorch.models.attention import Attention, PaddedSdpa, ReferenceAttention, RowSdpa
+from bert_pytorch.models.attention import (
+    Attention,
+    AttentionName,
+    ChosenAttention,
+    PaddedSdpa,
+    ReferenceAttention,
+    RowSdpa,
+)
 from bert_pytorch.models.attention_cuda import FlashAttnAttention, FlexAttention, TritonAttention, VarlenAttention
 from bert_pytorch.models.inputs import PackedBatch
 from bert_pytorch.models.layers import Heads
@@ -100,6 +108,51 @@ def candidates(needs: Needs, machine: Machine) -> list[Candidate]:
     ]
 
 
+def choose_on_gpu(
+    model: nn.Module,
+    asked: AttentionName,
+    device: torch.device,
+    dtype: torch.dtype,
+    fixed_rows: bool,
+    *,
+    saved: str | None = None,
+    lengths: Sequence[int] | None = None,
+) -> ChosenAttention:
+    """Choose how a model attends on a CUDA GPU.
+
+    Args:
+        model: has attention layers.
+        asked: what a person asked for, or `auto`.
+        device: the GPU.
+        dtype: of queries, keys and values.
+        fixed_rows: whether batches have `row_length`.
+        saved: what the run used so far.
+        lengths: of a batch to measure with; None: nothing is measured.
+
+    Raises:
+        ConfigError: if what is asked for cannot be used.
+    """
+    if asked == "reference":
+        return ChosenAttention(ReferenceAttention(), "asked for")
+    needs = Needs.of(model, dtype, fixed_rows=fixed_rows)
+    found = candidates(needs, Machine.here(device, windows=needs.windows))
+    try:
+        name, reason = choose(
+            found,
+            asked=None if asked == "auto" else asked,
+            saved=saved,
+            measure=None if lengths is None else lambda name: measured_seconds(name, needs, lengths, device),
+        )
+    except ValueError as error:
+        raise ConfigError("--attention", [f"{error} Give one of those, or leave it out."]) from None
+    return ChosenAttention(make_attention(name, fixed_rows=fixed_rows), reason)
+
+
+def current_dtype(device: torch.device) -> torch.dtype:
+    """Return the dtype of matrix products at this moment, as autocast has it."""
+    return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else torch.float32
+
+
 def make_attention(name: str, *, fixed_rows: bool) -> Attention:
     """Return the way of attending that is called `name`, on a GPU."""
     if name == "sdpa" and fixed_rows:
@@ -134,7 +187,8 @@ def measured_seconds(name: str, needs: Needs, lengths: Sequence[int], device: to
     plan = attention.plan(batch)
 
     def layer(pattern: Pattern) -> None:
-        output = attention(*qkv.unbind(1), plan, pattern, needs.dropout_p)
+        query, key, value = qkv.unbind(1)
+        output = attention(query, key, value, plan, pattern, needs.dropout_p)
         torch.autograd.grad(output, qkv, output)
 
     seconds = seconds_per_call(lambda: attention.plan(batch), device)

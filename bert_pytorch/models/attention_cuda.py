@@ -35,7 +35,7 @@ class PackedPlan(NamedTuple):
 
     def bias(self, pattern: Pattern) -> Bias:
         """Return a pattern as kernels take it."""
-        return self.once(("bias", pattern), lambda: _bias(pattern, self.batch.input_ids.device))  # type: ignore[no-any-return]
+        return self.once(("bias", pattern), lambda: _bias(pattern, self.batch.input_ids.device))
 
 
 class _OnPackedTokens:

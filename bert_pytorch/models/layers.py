@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bert_pytorch.kernels.registry import in_use, triton_function
 from bert_pytorch.models.attention import Attention
 from bert_pytorch.models.config import Activation, ModelConfig
 from bert_pytorch.models.patterns import FULL, Pattern, Rotation
@@ -28,6 +29,10 @@ def activation_of(name: Activation) -> Callable[[Tensor], Tensor]:
         "silu": F.silu,
     }
     return functions[name]
+
+
+GELUS: dict[Activation, str] = {"gelu": "erf", "gelu_tanh": "tanh", "gelu_new": "tanh"}
+"""Activations that the kernels know, and how each is computed."""
 
 
 class Linear(nn.Linear):
@@ -136,6 +141,12 @@ class ResidualOutput(nn.Module):
 
     def forward(self, hidden: Tensor, residual: Tensor) -> Tensor:
         """Map (T, in_features) and (T, H) to (T, H)."""
+        if in_use("residual_norm", hidden):
+            dropout_p = self.dropout.p if self.training else 0.0
+            product, norm = F.linear(hidden, self.dense.weight), self.LayerNorm
+            fused = triton_function("residual_norm")
+            normalised, _ = fused(product, residual, self.dense.bias, norm.weight, norm.bias, dropout_p, norm.eps)
+            return normalised
         return self.LayerNorm(residual + self.dropout(self.dense(hidden)))
 
 
@@ -159,9 +170,15 @@ class Intermediate(nn.Module):
         super().__init__()
         self.dense = Linear(config.hidden_size, config.intermediate_size)
         self.activation = activation_of(config.hidden_act)
+        self.gelu = GELUS.get(config.hidden_act)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Map (T, H) to (T, I)."""
+        if self.gelu is not None and in_use("bias_gelu", hidden):
+            fused: Tensor = triton_function("bias_gelu")(
+                F.linear(hidden, self.dense.weight), self.dense.bias, tanh=self.gelu == "tanh"
+            )
+            return fused
         return self.activation(self.dense(hidden))
 
 
@@ -173,10 +190,15 @@ class GatedIntermediate(nn.Module):
         self.dense = Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.linear = Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.activation = activation_of(config.hidden_act)
+        self.gelu = GELUS.get(config.hidden_act)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Map (T, H) to (T, I)."""
-        activated, linear = joined(hidden, [self.dense, self.linear]).chunk(2, dim=1)
+        both = joined(hidden, [self.dense, self.linear])
+        if self.gelu is not None and in_use("geglu", hidden):
+            fused: Tensor = triton_function("geglu")(both, None, tanh=self.gelu == "tanh")
+            return fused
+        activated, linear = both.chunk(2, dim=1)
         return self.activation(activated) * linear
 
 

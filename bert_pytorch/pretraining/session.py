@@ -121,7 +121,6 @@ def build_learner(session: Session, checkpoint: Checkpoint | None, initial: Load
         put_initial_weights(model, initial, config.init_checkpoint, session.corpus.vocabulary)
     model.to(session.device)
     logger.info("model: %s parameters", f"{num_parameters(session.model_config):,}")
-    logger.info("attention: %s", model.select_attention(session.device, fixed_rows=config.packing == "rows"))
     optimizer = build_optimizer(config, model.named_parameters())
     scaler = session.precision.gradient_scaler()
     if checkpoint is not None:

@@ -1,9 +1,10 @@
 """Choosing: what is asked for, what the run used, what can be used, what is fastest, in this order."""
 
 import pytest
+import torch
 
 from bert_pytorch.kernels.choice import Candidate, choose
-from bert_pytorch.kernels.registry import TORCH, TRITON, choose_kernels, describe, implementation, triton_problem, use
+from bert_pytorch.kernels.registry import TORCH, TRITON, choose_kernels, describe, in_use, triton_problem, use
 
 THREE = [Candidate("new", "no compiler"), Candidate("fast"), Candidate("plain")]
 SECONDS = {"fast": 0.003, "plain": 0.002}
@@ -108,7 +109,10 @@ def test_why_triton_cannot_run(device, capability, interpreted, problem, monkeyp
 
 
 def test_what_is_used_is_forgotten_when_something_else_is() -> None:
-    use({"lamb": TRITON})
-    assert implementation("lamb") == TRITON
+    tensor = torch.zeros(1)
+    use({"lamb": TRITON, "geglu": TORCH}, "cpu")
+    assert (in_use("lamb", tensor), in_use("geglu", tensor)) == (True, False)
+    use({"lamb": TRITON}, "cuda")
+    assert not in_use("lamb", tensor)
     use({})
-    assert implementation("lamb") == TORCH
+    assert not in_use("lamb", tensor)
