@@ -3,12 +3,14 @@
 import pytest
 import torch
 
+from bert_pytorch.errors import ConfigError
 from bert_pytorch.kernels.choice import choose
 from bert_pytorch.models.attention import PaddedSdpa, RowSdpa
 from bert_pytorch.models.attention_choice import (
     Machine,
     Needs,
     candidates,
+    choose_on_gpu,
     make_attention,
     measured_seconds,
     sample_batch,
@@ -49,6 +51,34 @@ def test_unmeasured_the_first_is_taken_and_the_log_says_what_was_not() -> None:
     assert choose(candidates(BERT, H100)) == ("varlen", "the first that can be used; flash_attn: not installed")
     reason = choose(candidates(BERT._replace(dropout_p=0.1), H100)).reason
     assert "varlen: it has no dropout (attention_probs_dropout_prob 0.1)" in reason
+
+
+@pytest.mark.parametrize(
+    ("asked", "saved", "name", "reason"),
+    [
+        ("auto", None, "varlen", "the first that can be used; flash_attn: not installed"),
+        ("auto", "flex", "flex", "as this run did so far"),
+        ("auto", "flash_attn", "varlen", "the first that can be used; flash_attn: not installed"),
+        ("triton", "flex", "triton", "asked for"),
+        ("reference", "flex", "reference", "asked for"),
+    ],
+)
+def test_choice_on_a_gpu(asked, saved, name, reason, monkeypatch) -> None:
+    monkeypatch.setattr(Machine, "here", lambda device, windows: H100)
+    model = build_model(small_config())
+    chosen = choose_on_gpu(model, asked, torch.device("cuda"), torch.bfloat16, False, saved=saved)
+    assert (chosen.attention.name, chosen.reason) == (name, reason)
+
+
+def test_asking_for_what_a_gpu_lacks_says_what_it_has(monkeypatch) -> None:
+    monkeypatch.setattr(Machine, "here", lambda device, windows: H100)
+    with pytest.raises(ConfigError, match="flash_attn cannot be used: not installed; found usable: varlen, triton"):
+        choose_on_gpu(build_model(small_config()), "flash_attn", torch.device("cuda"), torch.bfloat16, False)
+
+
+def test_asking_for_a_gpus_attention_without_one_is_refused() -> None:
+    with pytest.raises(ConfigError, match="varlen needs a CUDA GPU, found cpu"):
+        build_model(small_config(), attention="varlen").select_attention(torch.device("cpu"))
 
 
 def test_rows_of_fixed_length_have_their_own_sdpa() -> None:
