@@ -83,24 +83,30 @@ class TritonLamb:
 
     def _table_of(self, key: int, lists: Sequence[Sequence[Tensor]]) -> TensorTable:
         addresses = [tuple(tensor.data_ptr() for tensor in tensors) for tensors in zip(*lists, strict=True)]
-        known = self._tables.get(key)
-        if known is None or known[0] != addresses:
-            known = self._tables[key] = (addresses, _make_table(lists[0], addresses))
-        return known[1]
+        before, table = self._tables.get(key, ([], None))
+        if table is None or [row[0] for row in before] != [row[0] for row in addresses]:
+            table = _make_table(lists[0])  # other weights, and with them other sizes
+        if before != addresses:
+            where = _to(torch.tensor(addresses, dtype=torch.int64), lists[0][0].device)
+            aligned = all(address % 16 == 0 for row in addresses for address in row)
+            table = table._replace(addresses=where, aligned=aligned)
+            self._tables[key] = (addresses, table)
+        return table
 
 
-def _make_table(params: Sequence[Tensor], addresses: list[tuple[int, ...]]) -> TensorTable:
+def _make_table(params: Sequence[Tensor]) -> TensorTable:
+    """Lay out chunks; addresses are still to come."""
     sizes = [param.numel() for param in params]
     chunks = torch.tensor([0, *(triton.cdiv(size, CHUNK) for size in sizes)])
     device = params[0].device
     owners = torch.repeat_interleave(torch.arange(len(sizes)), chunks[1:])
     return TensorTable(
-        addresses=_to(torch.tensor(addresses, dtype=torch.int64), device),
+        addresses=torch.empty(0),
         sizes=_to(torch.tensor(sizes, dtype=torch.int64), device),
         first_chunks=_to(chunks.cumsum(0).int(), device),
         chunk_owners=_to(owners.int(), device),
         partial_norms=torch.empty(2, len(owners), dtype=torch.float32, device=device),
-        aligned=all(address % 16 == 0 for row in addresses for address in row),
+        aligned=False,
     )
 
 

@@ -48,3 +48,18 @@ def test_losses_and_gradients_are_those_of_torch(changes: dict[str, object]) -> 
     largest = max(grad.abs().max() for grad in plain.values())
     for name, grad in plain.items():
         assert (fast[name] - grad).abs().max() <= 1e-5 * max(grad.abs().max(), 0.01 * largest), name
+
+
+def test_recomputed_activations_drop_the_same_entries() -> None:
+    use({"residual_norm": TRITON}, DEVICE.type)
+    gradients = []
+    for recompute in (False, True):
+        model = build_model(small_config(hidden_dropout_prob=0.3)).to(DEVICE)
+        model.checkpoint_activations = recompute
+        torch.manual_seed(4)
+        batch = random_batch((9, 14))
+        batch = batch._make(value.to(DEVICE) if isinstance(value, torch.Tensor) else value for value in batch)
+        model(batch).mlm_loss_sum.backward()
+        gradients.append([value.grad for value in model.parameters() if value.grad is not None])
+    for kept, recomputed in zip(*gradients, strict=True):
+        torch.testing.assert_close(recomputed, kept, rtol=1e-5, atol=1e-6)
