@@ -18,12 +18,12 @@ from bert_pytorch.models.attention import (
     ChosenAttention,
     PaddedSdpa,
     ReferenceAttention,
-    RowSdpa,
 )
 from bert_pytorch.models.attention_cuda import FlashAttnAttention, FlexAttention, TritonAttention, VarlenAttention
 from bert_pytorch.models.inputs import PackedBatch
 from bert_pytorch.models.layers import Heads
 from bert_pytorch.models.patterns import Pattern
+from bert_pytorch.models.row_attention import RowSdpa
 from bert_pytorch.runtime.device import compute_capability
 from bert_pytorch.runtime.timing import seconds_per_call
 

@@ -5,7 +5,7 @@ import torch
 
 from bert_pytorch.errors import ConfigError
 from bert_pytorch.kernels.choice import choose
-from bert_pytorch.models.attention import PaddedSdpa, RowSdpa
+from bert_pytorch.models.attention import PaddedSdpa
 from bert_pytorch.models.attention_choice import (
     Machine,
     Needs,
@@ -17,6 +17,7 @@ from bert_pytorch.models.attention_choice import (
 )
 from bert_pytorch.models.build import build_model
 from bert_pytorch.models.patterns import FULL, Pattern
+from bert_pytorch.models.row_attention import RowSdpa
 from tests.support.packed_batches import small_config
 
 BERT = Needs(torch.bfloat16, heads=16, head_size=64, dropout_p=0.0, patterns={FULL: 24})
