@@ -11,7 +11,7 @@ from bert_pytorch.kernels.registry import KernelName, choose_kernels, describe, 
 from bert_pytorch.models.attention_choice import current_dtype
 from bert_pytorch.optim.lamb import Lamb, LambImplementation
 from bert_pytorch.pretraining.session import Learner, Session
-from bert_pytorch.runtime.device import compute_capability
+from bert_pytorch.runtime.device import compute_capability, forget_peak_memory
 from bert_pytorch.runtime.timing import seconds_per_call
 
 logger = logging.getLogger(__name__)
@@ -58,6 +58,7 @@ def settle_fast_paths(session: Session, learner: Learner, saved: Mapping[str, An
         return chosen.attention.name, _choose_kernels(session, sum(lengths), dtype, saved.get("kernels_used"))
 
     attention, kernels = session.world.on_first(choose)
+    forget_peak_memory(session.device)  # measuring is no part of training
     if not session.world.is_first:
         learner.model.select_attention(session.device, fixed_rows=fixed_rows, dtype=dtype, saved=attention)
     use(kernels, session.device.type)
