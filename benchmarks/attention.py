@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bert_pytorch.kernels.choice import references_only
+from bert_pytorch.kernels.cpu import references_only
 from bert_pytorch.kernels.cpu_attention import LONGEST, short_attention
 from bert_pytorch.models.inputs import PackedBatch
 from bert_pytorch.models.patterns import FULL

@@ -57,8 +57,9 @@ class PretrainingConfig(
     and optimizer moments, with a schedule and data of this phase's own."""
     checkpoint_activations: bool = False
     """Recompute activations in the backward pass instead of keeping them: less memory, about a third more time."""
-    attention: Literal["auto", "sdpa", "reference"] = "auto"
-    """Attention: torch's fused kernels (sdpa), or the plain computation that they are checked against."""
+    attention: Literal["auto", "sdpa", "reference", "varlen", "flash_attn", "triton", "flex"] = "auto"
+    """Attention: auto measures at the start what a GPU does fastest and tells; sdpa is torch's fused kernels, reference
+    the plain computation that all are checked against; the others run on CUDA GPUs, on sequences without padding."""
     overwrite: bool = False
     """Remove the run that is in --output_dir and start anew."""
     dry_run: bool = False

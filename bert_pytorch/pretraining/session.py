@@ -125,7 +125,6 @@ def build_learner(session: Session, checkpoint: Checkpoint | None, initial: Load
     if config.compile:
         compile_modules(blocks_between_attentions(model), session.device)
     logger.info("model: %s parameters", f"{num_parameters(session.model_config):,}")
-    logger.info("attention: %s", model.select_attention(session.device, fixed_rows=config.packing == "rows"))
     optimizer = build_optimizer(config, model.named_parameters())
     scaler = session.precision.gradient_scaler()
     if checkpoint is not None:
