@@ -1,4 +1,7 @@
-"""Where a model can come from: one of our checkpoints, a run's output folder, or a Hugging Face directory."""
+"""Where a model can come from, recognised by content.
+
+Our checkpoints and run folders, Hugging Face directories, checkpoints of NVIDIA's and the fork's.
+"""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -6,13 +9,14 @@ from typing import NamedTuple
 import torch
 from pydantic import ValidationError
 
-from bert_pytorch.checkpoints.format import weights_from_dict
-from bert_pytorch.checkpoints.reading import load_checkpoint
+from bert_pytorch.checkpoints.format import NotOursError, check_version, weights_from_dict
+from bert_pytorch.checkpoints.reading import load_torch_file
 from bert_pytorch.checkpoints.store import CheckpointStore
 from bert_pytorch.config.settings import problems_of
 from bert_pytorch.errors import InputError
-from bert_pytorch.interop.huggingface import CONFIG, load_huggingface
+from bert_pytorch.interop.huggingface import CONFIG, PICKLED, SAFETENSORS, load_huggingface
 from bert_pytorch.interop.matching import LoadedWeights, matched
+from bert_pytorch.interop.nvidia import Hints, is_nvidia, load_nvidia
 from bert_pytorch.models.attention import AttentionName
 from bert_pytorch.models.build import build_model
 from bert_pytorch.models.config import ModelConfig
@@ -31,25 +35,31 @@ class LoadedModel(NamedTuple):
     """Weights of heads that the source does not have; they stand at their initial values."""
 
 
-def load_source(source: Path) -> LoadedWeights:
+def load_source(source: Path, hints: Hints = Hints()) -> LoadedWeights:  # noqa: B008 immutable
     """Read the weights of a pretrained model.
 
     Args:
         source: `ckpt_N.pt`; a run's output folder, of which the newest good checkpoint is taken, or its `model/` where
-            there is none; a folder of `ckpt_N.pt`; or a Hugging Face directory.
+            there is none; a folder of `ckpt_N.pt`; a Hugging Face directory, or the weights in it; a checkpoint of
+            NVIDIA's or the fork's.
+        hints: shape and vocabulary of the last, which do not hold them; not looked at for others.
 
     Raises:
         InputError: if it is none of these, or damaged.
-        ConfigError: if its configuration describes another architecture.
+        ConfigError: if its configuration describes another architecture, or a hint is missing.
     """
     if not source.exists():
         raise InputError(f"{source}: there is no such checkpoint. Check the spelling of the path.")
     if source.is_file():
-        return _own(load_checkpoint(source), source)
+        return _from_file(source, hints)
     if (source / CONFIG).is_file():
         return load_huggingface(source)
     for folder in (source / CHECKPOINTS, source):
-        newest = CheckpointStore(folder, keep_last=1).load_newest()
+        store = CheckpointStore(folder, keep_last=1)
+        try:
+            newest = store.load_newest()
+        except NotOursError:
+            return _from_file(store.path_of(store.steps()[-1]), hints)
         if newest is not None:
             return _own(newest.state, newest.path)
     if (source / EXPORTED / CONFIG).is_file():
@@ -60,9 +70,9 @@ def load_source(source: Path) -> LoadedWeights:
     )
 
 
-def load_model(source: Path, attention: AttentionName = "auto") -> LoadedModel:
+def load_model(source: Path, attention: AttentionName = "auto", hints: Hints = Hints()) -> LoadedModel:  # noqa: B008
     """Build the model of a source; what `load_source` says about it holds here too."""
-    weights = load_source(source)
+    weights = load_source(source, hints)
     vocab_size = len(weights.vocabulary.tokens)
     if weights.missing:
         model = build_model(weights.config, vocab_size, attention)
@@ -71,6 +81,16 @@ def load_model(source: Path, attention: AttentionName = "auto") -> LoadedModel:
             model = build_model(weights.config, vocab_size, attention)
     model.load_state_dict(weights.state_dict, strict=not weights.missing, assign=not weights.missing)
     return LoadedModel(model.eval(), weights.vocabulary, weights.missing)
+
+
+def _from_file(path: Path, hints: Hints) -> LoadedWeights:
+    if path.name in (SAFETENSORS, PICKLED) and (path.parent / CONFIG).is_file():
+        return load_huggingface(path.parent)
+    values = load_torch_file(path)
+    if is_nvidia(values):
+        return load_nvidia(values, path, hints)
+    check_version(values, str(path))
+    return _own(values, path)
 
 
 def _own(state: dict[str, object], path: Path) -> LoadedWeights:
