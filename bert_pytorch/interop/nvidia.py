@@ -54,6 +54,8 @@ class Hints(NamedTuple):
     """Vocabulary: a file, or a folder with one."""
     lowercase: bool | None = None
     """Casing, where the vocabulary does not tell it."""
+    allow_missing: bool = False
+    """Whether parts of the encoder may be missing, in any kind of source."""
 
 
 def is_nvidia(values: Any) -> bool:
@@ -88,7 +90,7 @@ def load_nvidia(values: Any, path: Path, hints: Hints) -> LoadedWeights:
     config = _shape(config_file, tensors)
     vocabulary = read_vocabulary(vocab_file, hints.lowercase, otherwise=config.lowercase is not False)
     found = our_tensors(tensors, config, vocabulary, str(path))
-    return fitted_weights(found, config, vocabulary, str(path))
+    return fitted_weights(found, config, vocabulary, str(path), allow_missing=hints.allow_missing)
 
 
 def export_nvidia(folder: Path, state_dict: Mapping[str, Tensor], config: ModelConfig, vocabulary: Vocabulary) -> None:

@@ -1,0 +1,150 @@
+"""`python -m bert_pytorch.convert`: what goes in, what comes out, what is refused."""
+
+import contextlib
+import io
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+from bert_pytorch import convert
+from bert_pytorch.interop.huggingface import export_huggingface
+from bert_pytorch.interop.sources import load_source
+from bert_pytorch.models.bert import BertForPreTraining
+from tests.support.packed_batches import padded, random_batch, small_config
+from tests.support.runs import Outcome
+from tests.support.vocabularies import small_vocabulary
+
+VOCABULARY = small_vocabulary()
+V = len(VOCABULARY.tokens)
+
+
+def converted(*words: str | Path) -> Outcome:
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = convert.main(list(map(str, words)))
+    return Outcome(code, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture
+def model() -> BertForPreTraining:
+    return BertForPreTraining(small_config(vocab_size=V), seed=4).eval()
+
+
+@pytest.fixture
+def source(tmp_path: Path, model: BertForPreTraining) -> Path:
+    export_huggingface(tmp_path / "source", model.state_dict(), model.config, VOCABULARY)
+    return tmp_path / "source"
+
+
+def same_weights(path: Path, model: BertForPreTraining) -> bool:
+    loaded = load_source(path)
+    assert (loaded.missing, loaded.unexpected, loaded.vocabulary) == ((), (), VOCABULARY)
+    return all(torch.equal(loaded.state_dict[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def change(source: Path, remove: str = "", **added: torch.Tensor) -> None:
+    tensors = load_file(source / "model.safetensors")
+    kept = {name: tensor for name, tensor in tensors.items() if not remove or not name.startswith(remove)}
+    save_file(
+        {**kept, **{name.replace("__", "."): tensor for name, tensor in added.items()}}, source / "model.safetensors"
+    )
+
+
+def test_a_round_trip_through_every_format_keeps_every_bit(
+    tmp_path: Path, source: Path, model: BertForPreTraining
+) -> None:
+    steps = [("bert.pt", ()), ("nvidia", ("--to", "nvidia")), ("again.pt", ()), ("huggingface", ())]
+    before = source
+    for name, words in steps:
+        result = converted(before, tmp_path / name, *words)
+        assert result.code == 0, result.err
+        assert str(tmp_path / name) in result.out
+        assert "lacks" not in result.out
+        assert same_weights(tmp_path / name, model)
+        before = tmp_path / name
+
+
+@torch.no_grad()
+def test_a_checkpoint_becomes_a_model_that_transformers_computes_alike(
+    tmp_path: Path, source: Path, model: BertForPreTraining
+) -> None:
+    assert converted(source, tmp_path / "bert.pt").code == 0
+    assert converted(tmp_path / "bert.pt", tmp_path / "hf").code == 0
+    batch = random_batch((5, 17, 9), V)
+    rows = padded(batch)
+    inputs = {"input_ids": rows.input_ids, "attention_mask": rows.attention_mask, "token_type_ids": rows.token_type_ids}
+    theirs = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "hf").eval()
+    ours = model.encode(batch)
+    assert torch.allclose(theirs(**inputs).logits[rows.real], model.mlm_logits(ours), rtol=1e-5, atol=1e-5)
+    encoder = transformers.AutoModel.from_pretrained(tmp_path / "hf").eval()
+    assert torch.allclose(encoder(**inputs).last_hidden_state[rows.real], ours, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("target", ["bert.pt", "hf", "nvidia"])
+def test_an_encoder_without_heads_is_converted_and_what_it_lacks_is_said(
+    tmp_path: Path, source: Path, target: str
+) -> None:
+    change(source, remove="cls.")
+    words = ("--to", "nvidia") if target == "nvidia" else ()
+    result = converted(source, tmp_path / target, *words)
+    assert (result.code, "lacks, as its source: masked-LM head, next-sentence head\n" in result.out) == (0, True)
+    assert {name.split(".")[0] for name in load_source(tmp_path / target).missing} == {"cls"}
+
+
+def test_unexpected_weights_are_listed_and_left_out_only_when_allowed(tmp_path: Path, source: Path) -> None:
+    change(source, classifier__weight=torch.zeros(2, 64), classifier__bias=torch.zeros(2))
+    refused = converted(source, tmp_path / "out")
+    assert refused.code == 1
+    assert "2 weights have no place" in refused.err
+    assert "classifier.bias, classifier.weight" in refused.err
+    assert not (tmp_path / "out").exists()
+    assert converted(source, tmp_path / "out", "--allow_unexpected").code == 0
+    assert load_source(tmp_path / "out").unexpected == ()
+
+
+def test_missing_weights_are_listed_and_initialised_only_when_allowed(
+    tmp_path: Path, source: Path, model: BertForPreTraining
+) -> None:
+    change(source, remove="bert.encoder.layer.1.output.dense.")
+    refused = converted(source, tmp_path / "out.pt")
+    assert refused.code == 1
+    assert "bert.encoder.layer.1.output.dense.weight is missing" in refused.err
+    allowed = converted(source, tmp_path / "out.pt", "--allow_missing")
+    assert (allowed.code, "layer.1.output.dense.bias" in allowed.out) == (0, True)
+    found = load_source(tmp_path / "out.pt")
+    assert found.missing == ()
+    weight = found.state_dict["bert.encoder.layer.1.output.dense.weight"]
+    assert 0.15 < weight.std() < 0.25  # initializer_range 0.2
+    assert torch.equal(found.state_dict["cls.predictions.bias"], model.cls.predictions.bias)
+
+
+def test_what_is_there_already_is_replaced_only_when_asked(tmp_path: Path, source: Path) -> None:
+    for target in ("bert.pt", "hf"):
+        assert converted(source, tmp_path / target).code == 0
+        refused = converted(source, tmp_path / target)
+        assert (refused.code, "--overwrite" in refused.err) == (1, True)
+        assert converted(source, tmp_path / target, "--overwrite").code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("a",), "wanted two paths, SRC and DST, found 1"),
+        (("a", "b", "c"), "found 3"),
+        (("a", "b", "--to", "onnx"), "wanted a name that ends in .onnx"),
+        (("a", "b.pt", "--to", "huggingface"), "name a folder"),
+        (("a", "b", "--to", "tensorflow"), "--to"),
+    ],
+)
+def test_wrong_words_are_told(words: tuple[str, ...], told: str) -> None:
+    result = converted(*words)
+    assert (result.code, told in result.err) == (2, True), result.err
+
+
+def test_a_source_that_is_none_is_told_in_one_message(tmp_path: Path) -> None:
+    result = converted(tmp_path / "nothing", tmp_path / "out")
+    assert (result.code, result.err.count("error:")) == (1, 1)
+    assert not (tmp_path / "out").exists()
