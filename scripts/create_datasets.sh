@@ -35,6 +35,7 @@ usage: create_datasets.sh -o DIR [options]
   Options of --encode:
       --encode-type TYPE  bert: sentence pairs, lengths 128 and 512; roberta: full sentences of 512 (default)
       --vocab_file F      vocab.txt, tokenizer.json, or a folder with one; none: one is trained
+      --extend_vocab F    the same, to which words of the text are added until there are --vocab_size
       --vocab_size N      size of the vocabulary to train (default 30522)
       --vocab_kind KIND   kind of the vocabulary to train: wordpiece (default) or byte_bpe, RoBERTa's
       --cased             the vocabulary to train keeps capitals and accents
@@ -63,7 +64,7 @@ while (($#)); do
     shift
     case $option in
         -o | --output | -p | --nproc | --encode-type | --encode_type | --vocab_file | --vocab-file | \
-            --vocab_size | --vocab-size | --vocab_kind | --vocab-kind | --seed | --eval_fraction | --eval-fraction | \
+            --extend_vocab | --extend-vocab | --vocab_size | --vocab-size | --vocab_kind | --vocab-kind | --seed | --eval_fraction | --eval-fraction | \
             --masking | --dupe_factor | --dupe-factor | --language | --date | --books_mirror | --books-mirror)
             (($#)) && [[ $1 != --* ]] || usage_error "$option: no value follows it."
             value=$1
@@ -73,6 +74,7 @@ while (($#)); do
         -p | --nproc) nproc=$value ;;
         --encode-type | --encode_type) encode_type=$value ;;
         --vocab_file | --vocab-file) vocab_file=$value ;;
+        --extend_vocab | --extend-vocab) vocab_options+=(--extend "$value") ;;
         --vocab_size | --vocab-size) vocab_size=$value ;;
         --vocab_kind | --vocab-kind) vocab_options+=(--kind "$value") ;;
         --overwrite) overwrite=(--overwrite) ;;
@@ -109,6 +111,8 @@ done
     usage_error "--encode-type: found '$encode_type', wanted bert or roberta."
 [[ -z $vocab_file || -z $vocab_size$(printf %s "${vocab_options[@]}") ]] ||
     usage_error "--vocab_file contradicts --vocab_size, --vocab_kind and --cased, which are about one to train: keep one."
+[[ -n $vocab_size || " ${vocab_options[*]} " != *" --extend "* ]] ||
+    usage_error "--extend_vocab: say with --vocab_size how many tokens there shall be in all."
 $download || $format || $encode || { format=true encode=true; }
 
 # shellcheck source-path=SCRIPTDIR source=lib/environment.sh
