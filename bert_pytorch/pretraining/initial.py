@@ -38,8 +38,8 @@ def local_source(source: Path) -> Path:
         reason = str(error).splitlines()[0].rstrip(":.")
         raise InputError(
             f"{name}: there is no such file or folder, and the model of that name on the Hugging Face hub cannot be "
-            f"fetched ({reason}). Fetch it where there is a network, and name the folder: python -m bert_pytorch.corpus "
-            f"download {HUGGINGFACE_BERT.name} --name {name} --output DIR"
+            f"fetched ({reason}). Fetch it where there is a network, and name the folder: python -m "
+            f"bert_pytorch.corpus download {HUGGINGFACE_BERT.name} --name {name} --output DIR"
         ) from None
     (folder / WHOLE).touch()
     return folder
