@@ -5,6 +5,7 @@ python -m bert_pytorch.convert ckpt_8601.pt bert.pt --model_config_file bert_lar
 python -m bert_pytorch.convert downloads/bert-base-uncased bert.onnx
 """
 
+import inspect
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -91,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(words: list[str]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    resolved = parse_settings(ConvertConfig, words, program=PROGRAM, description=ConvertConfig.__doc__ or "")
+    resolved = parse_settings(ConvertConfig, words, program=PROGRAM, description=inspect.getdoc(ConvertConfig) or "")
     for line in convert(resolved.settings):
         print(line)  # noqa: T201 a front door
     return EXIT_DONE

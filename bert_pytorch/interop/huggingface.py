@@ -28,7 +28,7 @@ from bert_pytorch.interop.matching import LoadedWeights, matched
 from bert_pytorch.interop.names import from_family, to_family
 from bert_pytorch.models.config import ModelConfig, load_model_config, to_huggingface
 from bert_pytorch.models.encoder import padded_vocab_size
-from bert_pytorch.models.families import ModelType, position_offset
+from bert_pytorch.models.families import FAMILIES, ModelType, position_offset
 from bert_pytorch.models.tasks import Task
 from bert_pytorch.records import Vocabulary
 from bert_pytorch.tokenization.tokenizer import tokenizer_from_vocabulary
@@ -60,12 +60,15 @@ def export_huggingface(
 
     Args:
         folder: made where needed; an earlier export in it is replaced, other files stay.
-        state_dict: of a `PretrainingModel`; padding rows of the vocabulary are left out.
+        state_dict: of a `PretrainingModel`, with or without heads; padding rows of the vocabulary are left out.
         config: its shape.
         vocabulary: its tokens and casing.
     """
     tensors = their_tensors(state_dict, config, vocabulary)
-    write_folder(folder, tensors, their_config(config, vocabulary), config, vocabulary)
+    values = their_config(config, vocabulary)
+    if not any(name.startswith("cls.") for name in state_dict):
+        values["architectures"] = [FAMILIES[config.model_type].model.replace("ForMaskedLM", "Model")]
+    write_folder(folder, tensors, values, config, vocabulary)
 
 
 def write_folder(

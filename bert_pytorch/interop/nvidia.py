@@ -105,6 +105,8 @@ def export_nvidia(folder: Path, state_dict: Mapping[str, Tensor], config: ModelC
     Raises:
         InputError: if theirs is no such model.
     """
+    if config.model_type != "bert":
+        raise InputError(f"{folder}: the model is a {config.model_type}; NVIDIA's layout is for BERT alone.")
     if vocabulary.merges is not None:
         raise InputError(f"{folder}: the model has a byte-level BPE vocabulary; NVIDIA's BERT reads WordPiece only.")
     tensors = {_nvidia_name(name): tensor.detach().cpu().clone() for name, tensor in state_dict.items()}

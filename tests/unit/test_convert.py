@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from bert_pytorch import convert
 from bert_pytorch.interop.huggingface import export_huggingface
 from bert_pytorch.interop.sources import load_source
 from bert_pytorch.models.bert import BertForPreTraining
+from tests.support.data import real_encoder
 from tests.support.packed_batches import padded, random_batch, small_config
 from tests.support.runs import Outcome
 from tests.support.vocabularies import small_vocabulary
@@ -92,6 +94,24 @@ def test_an_encoder_without_heads_is_converted_and_what_it_lacks_is_said(
     result = converted(source, tmp_path / target, *words)
     assert (result.code, "lacks, as its source: masked-LM head, next-sentence head\n" in result.out) == (0, True)
     assert {name.split(".")[0] for name in load_source(tmp_path / target).missing} == {"cls"}
+
+
+@torch.no_grad()
+def test_a_real_encoder_comes_back_as_it_was(tmp_path: Path) -> None:
+    source = real_encoder()
+    result = converted(source, tmp_path / "minilm.pt")
+    assert (result.code, "lacks, as its source: masked-LM head, next-sentence head" in result.out) == (0, True)
+    assert converted(tmp_path / "minilm.pt", tmp_path / "hf").code == 0
+    assert json.loads((tmp_path / "hf" / "config.json").read_text())["architectures"] == ["BertModel"]
+    text = ["A sentence about tachycardia.", "Another one, longer: naïve cafés!"]
+    outputs = []
+    for folder in (source, tmp_path / "hf"):
+        tokens = transformers.AutoTokenizer.from_pretrained(folder)(text, padding=True, return_tensors="pt")
+        model, said = transformers.AutoModel.from_pretrained(folder, output_loading_info=True)
+        assert not said["missing_keys"]
+        outputs.append(model.eval()(**tokens))
+    assert torch.equal(outputs[0].last_hidden_state, outputs[1].last_hidden_state)
+    assert torch.equal(outputs[0].pooler_output, outputs[1].pooler_output)
 
 
 def test_unexpected_weights_are_listed_and_left_out_only_when_allowed(tmp_path: Path, source: Path) -> None:

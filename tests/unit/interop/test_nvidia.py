@@ -16,6 +16,7 @@ from bert_pytorch.interop.huggingface import export_huggingface
 from bert_pytorch.interop.nvidia import Hints, export_nvidia
 from bert_pytorch.interop.sources import load_source
 from bert_pytorch.models.bert import BertForPreTraining
+from bert_pytorch.models.build import build_model
 from bert_pytorch.models.config import ModelConfig
 from tests.support.packed_batches import padded, random_batch, small_config
 from tests.support.vocabularies import small_byte_bpe, small_vocabulary
@@ -185,6 +186,12 @@ def test_byte_level_bpe_is_not_exported(tmp_path: Path) -> None:
     model = their_model()
     with pytest.raises(InputError, match="WordPiece only"):
         export_nvidia(tmp_path, model.state_dict(), model.config, small_byte_bpe())
+
+
+def test_other_architectures_are_not_exported(tmp_path: Path) -> None:
+    model = build_model(small_config(model_type="distilbert", type_vocab_size=0, next_sentence=False, vocab_size=V))
+    with pytest.raises(InputError, match="for BERT alone"):
+        export_nvidia(tmp_path, model.state_dict(), model.config, VOCABULARY)
 
 
 @pytest.mark.parametrize(
