@@ -86,6 +86,7 @@ def load_nvidia(values: Any, path: Path, hints: Hints) -> LoadedWeights:
             "the file does not hold the vocabulary: name the one it was trained with, --vocab_file vocab.txt."
         )
     if config_file is None or vocab_file is None:
+        problems.append("python -m bert_pytorch.convert SRC DST.pt with these options makes a file that holds both.")
         raise ConfigError(str(path), problems)
     config = _shape(config_file, tensors)
     vocabulary = read_vocabulary(vocab_file, hints.lowercase, otherwise=config.lowercase is not False)

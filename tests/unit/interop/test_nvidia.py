@@ -144,6 +144,7 @@ def test_what_the_file_does_not_hold_is_asked_for_with_the_fitting_shipped_shape
     told = str(error.value)
     assert "--model_config_file: it has 2 layers of width 128 (of the shipped ones, bert_tiny_uncased)" in told
     assert "--vocab_file" in told
+    assert "bert_pytorch.convert SRC DST.pt" in told
     hints = Hints("bert_tiny_uncased", tmp_path / "vocab.txt")
     beside(tmp_path)
     assert "max_position_embeddings" not in str(load_source(tmp_path / "ckpt_1.pt", hints).missing)
