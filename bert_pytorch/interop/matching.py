@@ -11,7 +11,7 @@ from bert_pytorch.models.build import build_model
 from bert_pytorch.models.config import ModelConfig
 from bert_pytorch.records import Vocabulary
 
-PROBLEMS_SHOWN = 5
+PROBLEMS_SHOWN = 20
 
 
 def is_head(name: str) -> bool:

@@ -14,10 +14,11 @@ from bert_pytorch import convert
 from bert_pytorch.interop.huggingface import export_huggingface
 from bert_pytorch.interop.sources import load_source
 from bert_pytorch.models.bert import BertForPreTraining
+from bert_pytorch.models.build import build_model
 from tests.support.data import real_encoder
 from tests.support.packed_batches import padded, random_batch, small_config
 from tests.support.runs import Outcome
-from tests.support.vocabularies import small_vocabulary
+from tests.support.vocabularies import small_byte_bpe, small_vocabulary
 
 VOCABULARY = small_vocabulary()
 V = len(VOCABULARY.tokens)
@@ -67,6 +68,31 @@ def test_a_round_trip_through_every_format_keeps_every_bit(
         assert "lacks" not in result.out
         assert same_weights(tmp_path / name, model)
         before = tmp_path / name
+
+
+@pytest.mark.parametrize(
+    "family",
+    [
+        {"model_type": "roberta", "type_vocab_size": 0},
+        {"model_type": "distilbert", "type_vocab_size": 0},
+        {"model_type": "mosaic_bert"},
+        {"model_type": "modernbert", "type_vocab_size": 0, "local_attention": 6},
+    ],
+)
+def test_other_architectures_and_byte_level_bpe_come_through_a_checkpoint(
+    tmp_path: Path, family: dict[str, object]
+) -> None:
+    vocabulary = small_byte_bpe()
+    size = len(vocabulary.tokens)
+    model = build_model(small_config(vocab_size=size, next_sentence=False, **family), seed=4)
+    export_huggingface(tmp_path / "source", model.state_dict(), model.config, vocabulary)
+    assert converted(tmp_path / "source", tmp_path / "own.pt").code == 0
+    assert converted(tmp_path / "own.pt", tmp_path / "hf").code == 0
+    for path in (tmp_path / "own.pt", tmp_path / "hf"):
+        found = load_source(path)
+        assert (found.missing, found.unexpected, found.vocabulary) == ((), (), vocabulary)
+        assert found.config.model_type == family["model_type"]
+        assert all(torch.equal(found.state_dict[name], tensor) for name, tensor in model.state_dict().items())
 
 
 @torch.no_grad()

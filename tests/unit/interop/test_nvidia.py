@@ -154,9 +154,11 @@ class Loader:
     """What old checkpoints of NVIDIA's hold beside the weights: an object of a class."""
 
 
-def test_objects_are_never_unpickled_and_the_way_out_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("legacy", [False, True])
+def test_objects_are_never_unpickled_and_the_way_out_is_told(tmp_path: Path, legacy: bool) -> None:
     beside(tmp_path)
-    torch.save({"model": their_names(their_model()), "data_loader": Loader()}, tmp_path / "ckpt_1.pt")
+    content = {"model": their_names(their_model()), "data_loader": Loader()}
+    torch.save(content, tmp_path / "ckpt_1.pt", _use_new_zipfile_serialization=not legacy)
     with pytest.raises(InputError, match=r"Loader.*not loaded.*keep its weights alone"):
         load_source(tmp_path / "ckpt_1.pt")
 
