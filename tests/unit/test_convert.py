@@ -1,7 +1,5 @@
 """`python -m bert_pytorch.convert`: what goes in, what comes out, what is refused."""
 
-import contextlib
-import io
 import json
 from pathlib import Path
 
@@ -10,25 +8,17 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from bert_pytorch import convert
 from bert_pytorch.interop.huggingface import export_huggingface
 from bert_pytorch.interop.sources import load_source
 from bert_pytorch.models.bert import BertForPreTraining
 from bert_pytorch.models.build import build_model
 from tests.support.data import real_encoder
 from tests.support.packed_batches import padded, random_batch, small_config
-from tests.support.runs import Outcome
+from tests.support.runs import convert_here
 from tests.support.vocabularies import small_byte_bpe, small_vocabulary
 
 VOCABULARY = small_vocabulary()
 V = len(VOCABULARY.tokens)
-
-
-def converted(*words: str | Path) -> Outcome:
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = convert.main(list(map(str, words)))
-    return Outcome(code, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture
@@ -62,7 +52,7 @@ def test_a_round_trip_through_every_format_keeps_every_bit(
     steps = [("bert.pt", ()), ("nvidia", ("--to", "nvidia")), ("again.pt", ()), ("huggingface", ())]
     before = source
     for name, words in steps:
-        result = converted(before, tmp_path / name, *words)
+        result = convert_here(before, tmp_path / name, *words)
         assert result.code == 0, result.err
         assert str(tmp_path / name) in result.out
         assert "lacks" not in result.out
@@ -86,8 +76,8 @@ def test_other_architectures_and_byte_level_bpe_come_through_a_checkpoint(
     size = len(vocabulary.tokens)
     model = build_model(small_config(vocab_size=size, next_sentence=False, **family), seed=4)
     export_huggingface(tmp_path / "source", model.state_dict(), model.config, vocabulary)
-    assert converted(tmp_path / "source", tmp_path / "own.pt").code == 0
-    assert converted(tmp_path / "own.pt", tmp_path / "hf").code == 0
+    assert convert_here(tmp_path / "source", tmp_path / "own.pt").code == 0
+    assert convert_here(tmp_path / "own.pt", tmp_path / "hf").code == 0
     for path in (tmp_path / "own.pt", tmp_path / "hf"):
         found = load_source(path)
         assert (found.missing, found.unexpected, found.vocabulary) == ((), (), vocabulary)
@@ -99,8 +89,8 @@ def test_other_architectures_and_byte_level_bpe_come_through_a_checkpoint(
 def test_a_checkpoint_becomes_a_model_that_transformers_computes_alike(
     tmp_path: Path, source: Path, model: BertForPreTraining
 ) -> None:
-    assert converted(source, tmp_path / "bert.pt").code == 0
-    assert converted(tmp_path / "bert.pt", tmp_path / "hf").code == 0
+    assert convert_here(source, tmp_path / "bert.pt").code == 0
+    assert convert_here(tmp_path / "bert.pt", tmp_path / "hf").code == 0
     batch = random_batch((5, 17, 9), V)
     rows = padded(batch)
     inputs = {"input_ids": rows.input_ids, "attention_mask": rows.attention_mask, "token_type_ids": rows.token_type_ids}
@@ -117,7 +107,7 @@ def test_an_encoder_without_heads_is_converted_and_what_it_lacks_is_said(
 ) -> None:
     change(source, remove="cls.")
     words = ("--to", "nvidia") if target == "nvidia" else ()
-    result = converted(source, tmp_path / target, *words)
+    result = convert_here(source, tmp_path / target, *words)
     assert (result.code, "lacks, as its source: masked-LM head, next-sentence head\n" in result.out) == (0, True)
     assert {name.split(".")[0] for name in load_source(tmp_path / target).missing} == {"cls"}
 
@@ -125,9 +115,9 @@ def test_an_encoder_without_heads_is_converted_and_what_it_lacks_is_said(
 @torch.no_grad()
 def test_a_real_encoder_comes_back_as_it_was(tmp_path: Path) -> None:
     source = real_encoder()
-    result = converted(source, tmp_path / "minilm.pt")
+    result = convert_here(source, tmp_path / "minilm.pt")
     assert (result.code, "lacks, as its source: masked-LM head, next-sentence head" in result.out) == (0, True)
-    assert converted(tmp_path / "minilm.pt", tmp_path / "hf").code == 0
+    assert convert_here(tmp_path / "minilm.pt", tmp_path / "hf").code == 0
     assert json.loads((tmp_path / "hf" / "config.json").read_text())["architectures"] == ["BertModel"]
     text = ["A sentence about tachycardia.", "Another one, longer: naïve cafés!"]
     outputs = []
@@ -142,12 +132,12 @@ def test_a_real_encoder_comes_back_as_it_was(tmp_path: Path) -> None:
 
 def test_unexpected_weights_are_listed_and_left_out_only_when_allowed(tmp_path: Path, source: Path) -> None:
     change(source, classifier__weight=torch.zeros(2, 64), classifier__bias=torch.zeros(2))
-    refused = converted(source, tmp_path / "out")
+    refused = convert_here(source, tmp_path / "out")
     assert refused.code == 1
     assert "2 weights have no place" in refused.err
     assert "classifier.bias, classifier.weight" in refused.err
     assert not (tmp_path / "out").exists()
-    assert converted(source, tmp_path / "out", "--allow_unexpected").code == 0
+    assert convert_here(source, tmp_path / "out", "--allow_unexpected").code == 0
     assert load_source(tmp_path / "out").unexpected == ()
 
 
@@ -155,10 +145,10 @@ def test_missing_weights_are_listed_and_initialised_only_when_allowed(
     tmp_path: Path, source: Path, model: BertForPreTraining
 ) -> None:
     change(source, remove="bert.encoder.layer.1.output.dense.")
-    refused = converted(source, tmp_path / "out.pt")
+    refused = convert_here(source, tmp_path / "out.pt")
     assert refused.code == 1
     assert "bert.encoder.layer.1.output.dense.weight is missing" in refused.err
-    allowed = converted(source, tmp_path / "out.pt", "--allow_missing")
+    allowed = convert_here(source, tmp_path / "out.pt", "--allow_missing")
     assert (allowed.code, "layer.1.output.dense.bias" in allowed.out) == (0, True)
     found = load_source(tmp_path / "out.pt")
     assert found.missing == ()
@@ -169,10 +159,10 @@ def test_missing_weights_are_listed_and_initialised_only_when_allowed(
 
 def test_what_is_there_already_is_replaced_only_when_asked(tmp_path: Path, source: Path) -> None:
     for target in ("bert.pt", "hf"):
-        assert converted(source, tmp_path / target).code == 0
-        refused = converted(source, tmp_path / target)
+        assert convert_here(source, tmp_path / target).code == 0
+        refused = convert_here(source, tmp_path / target)
         assert (refused.code, "--overwrite" in refused.err) == (1, True)
-        assert converted(source, tmp_path / target, "--overwrite").code == 0
+        assert convert_here(source, tmp_path / target, "--overwrite").code == 0
 
 
 @pytest.mark.parametrize(
@@ -186,11 +176,11 @@ def test_what_is_there_already_is_replaced_only_when_asked(tmp_path: Path, sourc
     ],
 )
 def test_wrong_words_are_told(words: tuple[str, ...], told: str) -> None:
-    result = converted(*words)
+    result = convert_here(*words)
     assert (result.code, told in result.err) == (2, True), result.err
 
 
 def test_a_source_that_is_none_is_told_in_one_message(tmp_path: Path) -> None:
-    result = converted(tmp_path / "nothing", tmp_path / "out")
+    result = convert_here(tmp_path / "nothing", tmp_path / "out")
     assert (result.code, result.err.count("error:")) == (1, 1)
     assert not (tmp_path / "out").exists()

@@ -17,8 +17,8 @@ from bert_pytorch.interop.sources import LoadedModel
 from bert_pytorch.models.build import build_model
 from bert_pytorch.models.pretraining import PretrainingModel
 from tests.support.packed_batches import PaddedBatch, padded, random_batch, small_config
+from tests.support.runs import convert_here
 from tests.support.vocabularies import small_vocabulary
-from tests.unit.test_convert import converted
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime (requirements-extras.txt) is not installed")
 pytest.importorskip("onnxscript", reason="onnxscript (requirements-extras.txt) is not installed")
@@ -50,7 +50,7 @@ def run_onnx(path: Path, rows: PaddedBatch) -> dict[str, np.ndarray]:
 def test_a_converted_bert_computes_in_onnxruntime_what_transformers_does(tmp_path: Path) -> None:
     model = small_model()
     export_huggingface(tmp_path / "hf", model.state_dict(), model.config, VOCABULARY)
-    result = converted(tmp_path / "hf", tmp_path / "bert.onnx")
+    result = convert_here(tmp_path / "hf", tmp_path / "bert.onnx")
     assert (result.code, "onnxruntime computes the same to" in result.out) == (0, True), result.err
     assert [path.name for path in tmp_path.glob("*.onnx*")] == ["bert.onnx"]
     theirs = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "hf").eval()
