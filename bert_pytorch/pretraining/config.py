@@ -39,8 +39,10 @@ class PretrainingConfig(
     config_file: Path | None = None
     """JSON or YAML file of these keys, beneath the command line."""
     init_checkpoint: Path | None = None
-    """Start from these weights: a ckpt_N.pt, a run's output folder, or a Hugging Face folder.  Ignored when the output
-    folder already holds a checkpoint, which is continued."""
+    """Start from these weights: a ckpt_N.pt, a run's output folder, a Hugging Face folder, the hub's name of a model
+    (owner/name), or NVIDIA's or the fork's ckpt_N.pt (with --model_config_file and --vocab_file where none lie beside
+    it).  The corpus's vocabulary may extend theirs.  Ignored when the output folder already holds a checkpoint, which
+    is continued."""
     eval_dir: str | None = None
     """Held-out shards or text; by default the eval_*.hdf5 beside the training shards, or text's
     validation split."""

@@ -21,6 +21,7 @@ from bert_pytorch.optim.schedules import learning_rate_factor
 from bert_pytorch.pretraining.agreement import leave_out_together, refuse_differing_data, survey_held_out
 from bert_pytorch.pretraining.config import PretrainingConfig
 from bert_pytorch.pretraining.fast_paths import FastPaths, settle_fast_paths
+from bert_pytorch.pretraining.initial import initial_hints, local_source
 from bert_pytorch.pretraining.parts import batch_maker, held_out_loader
 from bert_pytorch.pretraining.record import write_run_config
 from bert_pytorch.pretraining.saving import checkpoint_writer, complete_finished_run, export_model
@@ -67,6 +68,9 @@ def pretrain(resolved: Resolved[PretrainingConfig], world: World) -> EndReason:
         if start.kind == "finished":
             world.on_first(lambda: complete_finished_run(output_dir, store.path_of(start.step), start.step))
             return "finished"
+        if config.init_checkpoint is not None and start.checkpoint is None:
+            given = config.init_checkpoint
+            world.on_first(lambda: local_source(given))  # one rank fetches, the others find it
         logger.info("device: %s; ranks: %d", chosen.reason, world.size)
         session, learner, saved = world.together(lambda: _prepare(config, world, chosen.device, stop, store, start))
         fast_paths = world.together(lambda: _agree(session, learner, saved))
@@ -95,7 +99,7 @@ def _prepare(
     path = start.checkpoint
     checkpoint = None if path is None else Checkpoint.from_dict(load_checkpoint(path), str(path))
     begin_from = config.init_checkpoint if checkpoint is None else None
-    initial = load_source(begin_from) if begin_from is not None else None
+    initial = load_source(local_source(begin_from), initial_hints(config)) if begin_from is not None else None
     session = open_session(config, world, device, stop, store, start, checkpoint, initial)
     saved = checkpoint.choices if start.kind == "resume" and checkpoint is not None else {}
     return session, build_learner(session, checkpoint, initial), saved

@@ -21,7 +21,7 @@ from bert_pytorch.models.size import num_parameters
 from bert_pytorch.optim.config import build_optimizer
 from bert_pytorch.optim.state import load_optimizer_state
 from bert_pytorch.pretraining.config import PretrainingConfig
-from bert_pytorch.pretraining.parts import Corpus, check_fit, for_vocabulary, open_corpus, pick_model_config
+from bert_pytorch.pretraining.parts import Corpus, check_fit, for_pairs, for_vocabulary, open_corpus, pick_model_config
 from bert_pytorch.pretraining.start import Start, refuse_other_model, report_changes
 from bert_pytorch.pretraining.weights import put_initial_weights
 from bert_pytorch.runtime.compilation import compile_modules
@@ -104,6 +104,8 @@ def open_session(
     shape = pick_model_config(config, saved)
     corpus = open_corpus(config, lowercase=shape.lowercase is not False)
     model_config = for_vocabulary(shape, corpus.vocabulary)
+    if initial is not None and config.model_config_file is None:
+        model_config = for_pairs(model_config, corpus.training)
     check_fit(model_config, corpus.training, " ".join(config.input_dir))
     if checkpoint is not None and start.checkpoint is not None:
         refuse_other_model(checkpoint, model_config, corpus.vocabulary, start.checkpoint)
