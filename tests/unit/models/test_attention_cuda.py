@@ -58,12 +58,16 @@ SOME = torch.tensor([0, 0, 3, 6, 8, 9, 29, 30, 42])
 
 @pytest.mark.parametrize("queries", [None, SOME], ids=["all", "some"])
 @pytest.mark.parametrize("pattern", PATTERNS)
-@pytest.mark.parametrize("attention", [FlexAttention(), pytest.param(TritonAttention(), marks=needs_triton)], ids=repr)
+@pytest.mark.parametrize(
+    "attention", [FlexAttention(), pytest.param(TritonAttention(), marks=needs_triton)], ids=lambda way: way.name
+)
 def test_attention_on_packed_tokens_equals_reference(attention, pattern, queries) -> None:
     assert_as_reference(attention, pattern, queries=queries)
 
 
-@pytest.mark.parametrize("attention", [FlexAttention(), pytest.param(TritonAttention(), marks=needs_triton)], ids=repr)
+@pytest.mark.parametrize(
+    "attention", [FlexAttention(), pytest.param(TritonAttention(), marks=needs_triton)], ids=lambda way: way.name
+)
 def test_rows_of_fixed_length_with_empty_slots_equal_reference(attention) -> None:
     slots = [6, 0, 5, 0, 11, 0, 0, 0, 0, 4, 0, 7]  # rows of 11: three slots and padding
     batch = on_device(random_batch([length for length in slots if length]))
