@@ -55,6 +55,16 @@ def vocabulary_sha256(vocabulary: Vocabulary) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def extends(longer: Vocabulary, shorter: Vocabulary) -> bool:
+    """Whether every id of `shorter` means the same in `longer`, which may have tokens (and merges) behind them."""
+    merges, first = longer.merges, shorter.merges
+    same_kind = (merges is None) == (first is None)
+    same_spelling = (longer.lowercase, longer.add_prefix_space) == (shorter.lowercase, shorter.add_prefix_space)
+    if not same_kind or not same_spelling or longer.tokens[: len(shorter.tokens)] != shorter.tokens:
+        return False
+    return merges is None or first is None or merges[: len(first)] == first
+
+
 def continues_word(vocabulary: Vocabulary) -> np.ndarray:
     """Tell which tokens go on with the word of the token before them: bool (V,), False for special ones.
 

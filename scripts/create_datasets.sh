@@ -17,6 +17,7 @@ usage: create_datasets.sh -o DIR [options]
   -p, --nproc N           worker processes (default: every core)
       --input PATH …      text of your own: files or folders, JSON lines, Wikipedia dumps; with --encode and no
                           --format, formatted text.  --format reads it beside what --download fetched
+      --text_field NAME   column or key of tables that holds the text (default text)
 
   Stages; without any of these, formatting and encoding run:
       --download          Wikipedia and books into DIR/download; goes on where an earlier start was ended, and
@@ -35,6 +36,7 @@ usage: create_datasets.sh -o DIR [options]
   Options of --encode:
       --encode-type TYPE  bert: sentence pairs, lengths 128 and 512; roberta: full sentences of 512 (default)
       --vocab_file F      vocab.txt, tokenizer.json, or a folder with one; none: one is trained
+      --extend_vocab F    the same, to which words of the text are added until there are --vocab_size
       --vocab_size N      size of the vocabulary to train (default 30522)
       --vocab_kind KIND   kind of the vocabulary to train: wordpiece (default) or byte_bpe, RoBERTa's
       --cased             the vocabulary to train keeps capitals and accents
@@ -54,7 +56,7 @@ usage_error() {
     exit 2
 }
 
-language=() date=() mirrors=() books=true books_mirror=()
+text_field=() language=() date=() mirrors=() books=true books_mirror=()
 output="" nproc=0 encode_type=roberta vocab_file="" vocab_size="" vocab_options=() overwrite=() seed=() extra=()
 download=false format=false encode=false inputs=() lengths=()
 
@@ -63,8 +65,9 @@ while (($#)); do
     shift
     case $option in
         -o | --output | -p | --nproc | --encode-type | --encode_type | --vocab_file | --vocab-file | \
-            --vocab_size | --vocab-size | --vocab_kind | --vocab-kind | --seed | --eval_fraction | --eval-fraction | \
-            --masking | --dupe_factor | --dupe-factor | --language | --date | --books_mirror | --books-mirror)
+            --extend_vocab | --extend-vocab | --vocab_size | --vocab-size | --vocab_kind | --vocab-kind | --seed | \
+            --eval_fraction | --eval-fraction | --masking | --dupe_factor | --dupe-factor | --text_field | --text-field | \
+            --language | --date | --books_mirror | --books-mirror)
             (($#)) && [[ $1 != --* ]] || usage_error "$option: no value follows it."
             value=$1
             shift
@@ -73,12 +76,14 @@ while (($#)); do
         -p | --nproc) nproc=$value ;;
         --encode-type | --encode_type) encode_type=$value ;;
         --vocab_file | --vocab-file) vocab_file=$value ;;
+        --extend_vocab | --extend-vocab) vocab_options+=(--extend "$value") ;;
         --vocab_size | --vocab-size) vocab_size=$value ;;
         --vocab_kind | --vocab-kind) vocab_options+=(--kind "$value") ;;
         --overwrite) overwrite=(--overwrite) ;;
         --cased) vocab_options+=(--no-lowercase) ;;
         --eval_fraction | --eval-fraction | --masking | --dupe_factor | --dupe-factor) extra+=("$option" "$value") ;;
         --seed) seed=(--seed "$value") ;;
+        --text_field | --text-field) text_field=(--text_field "$value") ;;
         --language) language=(--language "$value") ;;
         --date) date=(--date "$value") ;;
         --books_mirror | --books-mirror) books_mirror=(--mirror "$value" --any_archive) ;;
@@ -108,7 +113,9 @@ done
 [[ $encode_type == bert || $encode_type == roberta ]] ||
     usage_error "--encode-type: found '$encode_type', wanted bert or roberta."
 [[ -z $vocab_file || -z $vocab_size$(printf %s "${vocab_options[@]}") ]] ||
-    usage_error "--vocab_file contradicts --vocab_size, --vocab_kind and --cased, which are about one to train: keep one."
+    usage_error "--vocab_file contradicts --vocab_size, --extend_vocab, --vocab_kind and --cased, about one to train: keep one."
+[[ -n $vocab_size || " ${vocab_options[*]} " != *" --extend "* ]] ||
+    usage_error "--extend_vocab: say with --vocab_size how many tokens there shall be in all."
 $download || $format || $encode || { format=true encode=true; }
 
 # shellcheck source-path=SCRIPTDIR source=lib/environment.sh
@@ -129,7 +136,8 @@ if $format; then
     ! $books || [[ ! -d $bookscorpus ]] || inputs+=("$bookscorpus")
     ((${#inputs[@]})) ||
         usage_error "--input is missing: name text, a Wikipedia dump, or folders with such files; or give --download."
-    corpus format --input "${inputs[@]}" --output "$output/formatted" --processes "$nproc" "${seed[@]}" "${overwrite[@]}"
+    corpus format --input "${inputs[@]}" --output "$output/formatted" --processes "$nproc" "${text_field[@]}" "${seed[@]}" \
+        "${overwrite[@]}"
 elif ((${#inputs[@]})); then
     formatted=("${inputs[@]}")
 fi

@@ -8,7 +8,8 @@ usage() {
 
 Sets up the environment with the test dependencies, then runs, one after the other, whatever the ones before found:
   ruff check, ruff format --check, mypy     always: they take seconds
-  pytest [pytest arguments]                 the whole suite without arguments; paths are relative to the repository
+  pytest [pytest arguments]                 the whole suite without arguments; paths are relative to the repository;
+                                            one process a core (add -n 0 for one process, as a debugger wants it)
 
   ./scripts/test.sh                         everything
   ./scripts/test.sh tests/unit/data         one folder
@@ -42,7 +43,7 @@ code=0
 check "ruff check" "$PYTHON" -m ruff check . || code=1
 check "ruff format --check" "$PYTHON" -m ruff format --check . || code=1
 check "mypy" "$PYTHON" -m mypy || code=1
-check "pytest" "$PYTHON" -m pytest "$@" || code=$?
+check "pytest" "$PYTHON" -m pytest --numprocesses "$(nproc)" --dist loadfile "$@" || code=$?
 
 if ((${#failed[@]})); then
     (IFS=','; echo "== failed: ${failed[*]}") >&2

@@ -1,10 +1,13 @@
 """For every test: few threads, no network of Hugging Face's, and property tests that repeat."""
 
 import os
+from pathlib import Path
 
 # Before torch and tokenizers are imported: they read these once, and two cores are shared by many processes.
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
+if not Path("/dev/nvidiactl").exists():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # without a GPU, Triton's kernels run in NumPy
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"

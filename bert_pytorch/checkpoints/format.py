@@ -17,6 +17,10 @@ FORMAT_VERSION = 1
 """Raised when an entry changes its meaning; files of other versions are refused, never guessed at."""
 
 
+class NotOursError(InputError):
+    """The file was read, and is not a checkpoint of this project: another program may have written it."""
+
+
 class DataPosition(NamedTuple):
     """Where training stands in its data: what completed updates have consumed, not what was read ahead."""
 
@@ -133,10 +137,10 @@ def _vocabulary_of(entries: Weights | Checkpoint) -> Vocabulary:
 
 
 def check_version(values: Any, where: str) -> None:
-    """Raise `InputError` unless `values` is a dict of this format version."""
+    """Raise `InputError` unless `values` is a dict of this format version, `NotOursError` if of none."""
     if not isinstance(values, Mapping) or "format_version" not in values:
         entries = ", ".join(map(str, list(values)[:5])) if isinstance(values, Mapping) else type(values).__name__
-        raise InputError(
+        raise NotOursError(
             f"{where}: it is not a checkpoint of bert_pytorch: it has no format_version "
             f"(found: {entries or 'nothing'}). Name a ckpt_N.pt that run_pretraining.py wrote."
         )

@@ -12,6 +12,9 @@ import torch
 from bert_pytorch.checkpoints.format import Weights, check_version, weights_from_dict
 from bert_pytorch.errors import InputError, explain_os_error
 
+PICKLE_START = b"\x80"
+"""First byte of a pickle, as torch before 1.6 wrote."""
+
 
 class DamagedCheckpointError(InputError):
     """The file was cut off or its bytes changed: an older checkpoint may take its place."""
@@ -44,6 +47,22 @@ def load_weights(path: Path) -> Weights:
     return weights_from_dict(load_checkpoint(path), str(path))
 
 
+def load_torch_file(path: Path) -> Any:
+    """Read what any program wrote with `torch.save`; tensors of a zip archive stay on disk until they are touched.
+
+    Files of torch before 1.6 (no zip archive) have no checksums to compare.
+
+    Raises:
+        DamagedCheckpointError: if its bytes are not those that were written.
+        InputError: if it is missing, cannot be read, or holds more than plain data.
+        OSError, MemoryError: if reading failed for a reason that is not in the file.
+    """
+    is_zip = _first_bytes(path)[:1] != PICKLE_START
+    if is_zip:
+        verify_checksums(path)
+    return _load_plain_data(path, mmap=is_zip)
+
+
 def is_phase_end(path: Path) -> bool:
     """Whether a checkpoint is the last of its phase; reads no tensor data.
 
@@ -61,15 +80,7 @@ def verify_checksums(path: Path) -> None:
         DamagedCheckpointError: if the file is no zip archive or a part of it differs.
         InputError: if it is missing or cannot be opened.
     """
-    if not path.exists():
-        raise InputError(f"{path}: there is no such checkpoint. Check the spelling of the path.")
-    if path.is_dir():
-        raise InputError(f"{path}: it is a folder; name the checkpoint file inside it (ckpt_N.pt).")
-    try:
-        with path.open("rb") as file:
-            start = file.read(4)
-    except OSError as error:
-        raise InputError(explain_os_error(error)) from None
+    start = _first_bytes(path)
     if not start:
         raise DamagedCheckpointError(f"{path}: the file is empty. {_ADVICE}")
     if start != b"PK\x03\x04":
@@ -86,6 +97,18 @@ def verify_checksums(path: Path) -> None:
         raise DamagedCheckpointError(f"{path}: its part {damaged} is damaged (wrong checksum). {_ADVICE}")
 
 
+def _first_bytes(path: Path) -> bytes:
+    if not path.exists():
+        raise InputError(f"{path}: there is no such checkpoint. Check the spelling of the path.")
+    if path.is_dir():
+        raise InputError(f"{path}: it is a folder; name the checkpoint file inside it (ckpt_N.pt).")
+    try:
+        with path.open("rb") as file:
+            return file.read(4)
+    except OSError as error:
+        raise InputError(explain_os_error(error)) from None
+
+
 def _load_plain_data(path: Path, *, mmap: bool) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
@@ -94,7 +117,7 @@ def _load_plain_data(path: Path, *, mmap: bool) -> Any:
         what = f"code or objects ({refused[1]})" if refused else "more than plain data"
         raise InputError(
             f"{path}: it holds {what}, wanted only tensors and plain values; it was not loaded, because "
-            "loading could run programs hidden in it. Use a file that run_pretraining.py wrote."
+            f"loading could run programs hidden in it. {_STRIPPED}"
         ) from None
     except Exception as error:  # torch reports damage as RuntimeError, KeyError, EOFError, ValueError …
         _raise_unless_damage(path, error)
@@ -114,3 +137,7 @@ def _raise_unless_damage(path: Path, error: BaseException) -> None:
 
 
 _ADVICE = "Use another checkpoint, or write it anew."
+_STRIPPED = (
+    "Use a file that run_pretraining.py wrote; if you trust a file of another program, keep its weights alone, where "
+    "that program is installed: torch.save({'model': torch.load(FILE, weights_only=False)['model']}, NEW_FILE)"
+)

@@ -61,6 +61,16 @@ def _naming_the_os_error(path: Path) -> Iterator[None]:
         raise
 
 
+def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write one file with `torch.save`, whole or not at all.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    with _naming_the_os_error(path), atomic_path(path) as temporary, temporary.open("wb") as file:
+        torch.save(state, file)
+
+
 class CheckpointStore:
     """Checkpoints `ckpt_{step}.pt` of one folder; other files in it are never touched.
 
@@ -93,8 +103,7 @@ class CheckpointStore:
             OSError: if it cannot be written; the files that were there are all still there.
         """
         path = self.path_of(step)
-        with _naming_the_os_error(path), atomic_path(path) as temporary, temporary.open("wb") as file:
-            torch.save(state, file)
+        write_checkpoint(path, state)
         self._rotate(step)
         return path
 

@@ -13,10 +13,18 @@ from bert_pytorch.corpus.builds import Build, fingerprint_of
 from bert_pytorch.corpus.plan import DocumentTable, find_documents, read_documents, text_files
 from bert_pytorch.errors import InputError
 from bert_pytorch.files import exclusive_lock
+from bert_pytorch.records import Vocabulary
 from bert_pytorch.shards.layouts import VOCABULARY_RECORD
 from bert_pytorch.tokenization.tokenizer import Tokenizer
-from bert_pytorch.tokenization.training import SMALLEST_BYTE_BPE, train_byte_bpe, train_wordpiece
-from bert_pytorch.vocabulary import MERGES_TEXT, TOKENIZER_JSON, VOCABULARY_JSON, VOCABULARY_TEXT
+from bert_pytorch.tokenization.training import SMALLEST_BYTE_BPE, extend_wordpiece, train_byte_bpe, train_wordpiece
+from bert_pytorch.vocabulary import (
+    MERGES_TEXT,
+    TOKENIZER_JSON,
+    VOCABULARY_JSON,
+    VOCABULARY_TEXT,
+    read_vocabulary,
+    vocabulary_sha256,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +39,9 @@ class VocabConfig(Settings):
     """Formatted text: files, or folders searched for *.txt."""
     output: Path | None = None
     """Folder for vocab.txt and tokenizer.json."""
+    extend: Path | None = None
+    """A WordPiece vocabulary (a file, or a folder with one, such as a model's) whose tokens come first, as they are;
+    what the text teaches is appended until there are --vocab_size. A run may begin with weights of the shorter one."""
     kind: VocabularyKind = "wordpiece"
     """wordpiece: BERT's. byte_bpe: RoBERTa's byte-level BPE, in which every text has tokens."""
     vocab_size: int = Field(30522, ge=16)
@@ -69,6 +80,8 @@ class VocabConfig(Settings):
                 f"--vocab_size: found {self.vocab_size}, wanted {SMALLEST_BYTE_BPE} or more for --kind byte_bpe: 5 "
                 "special tokens and 256 bytes."
             )
+        if self.extend is not None and self.kind != "wordpiece":
+            yield f"--extend is for --kind wordpiece, found {self.kind}: keep one of them."
 
 
 def make_vocabulary(config: VocabConfig) -> Path:
@@ -78,6 +91,7 @@ def make_vocabulary(config: VocabConfig) -> Path:
         InputError: if the text cannot be used, or the folder holds another vocabulary.
     """
     assert config.output is not None
+    base = None if config.extend is None else _read_base(config.extend, config)
     documents = find_documents(text_files(config.input, config.output))
     if documents.num_documents == 0:
         raise InputError(f"{', '.join(map(str, config.input))}: there is no text in it. Give formatted text.")
@@ -86,6 +100,8 @@ def make_vocabulary(config: VocabConfig) -> Path:
     }
     if config.kind == "byte_bpe":  # not for wordpiece: finished vocabularies stay valid
         settings |= {"kind": config.kind, "add_prefix_space": config.add_prefix_space}
+    if base is not None:
+        settings |= {"extends": vocabulary_sha256(base), "lowercase": base.lowercase}
     fingerprint = fingerprint_of(_VERSION, settings, documents.sha256)
     products = (VOCABULARY_TEXT, TOKENIZER_JSON, VOCABULARY_JSON, MERGES_TEXT)
     build = Build(config.output, VOCABULARY_RECORD, fingerprint, settings, products)
@@ -96,21 +112,37 @@ def make_vocabulary(config: VocabConfig) -> Path:
             logger.info("%s: finished already, nothing to do", config.output)
             return config.output
         with build.in_work():
-            tokenizer = _train(documents, config)
+            tokenizer = _train(documents, config, base)
             tokenizer.save(config.output)
             size = len(tokenizer.vocabulary.tokens)
             build.finish({"settings": settings, "fingerprint": fingerprint, "size": size, "sha256": tokenizer.sha256})
-    logger.info("%s: %d tokens", config.output, size)
+    added = "" if base is None else f", {size - len(base.tokens)} of them new"
+    logger.info("%s: %d tokens%s", config.output, size, added)
     return config.output
 
 
-def _train(documents: DocumentTable, config: VocabConfig) -> Tokenizer:
+def _read_base(path: Path, config: VocabConfig) -> Vocabulary:
+    """Read the vocabulary to extend; where it does not tell its casing, --lowercase does."""
+    base = read_vocabulary(path, otherwise=config.lowercase)
+    if base.merges is not None:
+        raise InputError(f"{path}: it is byte-level BPE; --extend takes WordPiece, whose words need no merges.")
+    if len(base.tokens) >= config.vocab_size:
+        raise InputError(
+            f"{path}: it has {len(base.tokens)} tokens, --vocab_size asks for {config.vocab_size} in all. Ask for "
+            f"more, such as --vocab_size {len(base.tokens) + 1000}"
+        )
+    return base
+
+
+def _train(documents: DocumentTable, config: VocabConfig, base: Vocabulary | None) -> Tokenizer:
     sample = sample_documents(documents, config.sample_bytes, config.seed)
     logger.info("training a vocabulary on %.1f MB of %.1f MB", sample.num_bytes / 1e6, documents.num_bytes / 1e6)
     if config.kind == "byte_bpe":  # lines as they will be encoded: each by itself
         lines = (line for document in read_documents(sample) for line in document)
         return train_byte_bpe(lines, config.vocab_size, config.lowercase, config.add_prefix_space)
     texts = (" ".join(lines) for lines in read_documents(sample))
+    if base is not None:
+        return extend_wordpiece(texts, base, config.vocab_size)
     return train_wordpiece(texts, config.vocab_size, config.lowercase)
 
 

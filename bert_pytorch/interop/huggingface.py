@@ -28,7 +28,7 @@ from bert_pytorch.interop.matching import LoadedWeights, matched
 from bert_pytorch.interop.names import from_family, to_family
 from bert_pytorch.models.config import ModelConfig, load_model_config, to_huggingface
 from bert_pytorch.models.encoder import padded_vocab_size
-from bert_pytorch.models.families import ModelType, position_offset
+from bert_pytorch.models.families import FAMILIES, ModelType, position_offset
 from bert_pytorch.models.tasks import Task
 from bert_pytorch.records import Vocabulary
 from bert_pytorch.tokenization.tokenizer import tokenizer_from_vocabulary
@@ -60,12 +60,15 @@ def export_huggingface(
 
     Args:
         folder: made where needed; an earlier export in it is replaced, other files stay.
-        state_dict: of a `PretrainingModel`; padding rows of the vocabulary are left out.
+        state_dict: of a `PretrainingModel`, with or without heads; padding rows of the vocabulary are left out.
         config: its shape.
         vocabulary: its tokens and casing.
     """
     tensors = their_tensors(state_dict, config, vocabulary)
-    write_folder(folder, tensors, their_config(config, vocabulary), config, vocabulary)
+    values = their_config(config, vocabulary)
+    if not any(name.startswith("cls.") for name in state_dict):
+        values["architectures"] = [FAMILIES[config.model_type].model.replace("ForMaskedLM", "Model")]
+    write_folder(folder, tensors, values, config, vocabulary)
 
 
 def write_folder(
@@ -87,23 +90,48 @@ def write_folder(
         atomic_write_json(temporary / CONFIG, values)
 
 
-def load_huggingface(folder: Path) -> LoadedWeights:
-    """Read a Hugging Face directory of any architecture that `models.build` knows.
+def load_huggingface(folder: Path, *, allow_missing: bool = False) -> LoadedWeights:
+    """Read a Hugging Face directory of any architecture that `models.build` knows, for pretraining and its heads.
 
-    Whether there is a next-sentence head is told by the weights. Rows of the word embedding past the vocabulary stand
-    for no token and are left out.
+    Whether there is a next-sentence head is told by the weights.
 
     Raises:
-        InputError: if files are missing or damaged, or weights of the encoder are missing or of a wrong shape.
+        InputError: if files are missing or damaged, or weights of the encoder are missing (unless allowed) or of a
+            wrong shape.
         ConfigError: if `config.json` describes another architecture.
     """
     config, vocabulary, found = read_folder(folder)
+    return fitted_weights(found, config, vocabulary, str(folder), allow_missing=allow_missing)
+
+
+def fitted_weights(
+    found: Mapping[str, Tensor],
+    config: ModelConfig,
+    vocabulary: Vocabulary,
+    where: str,
+    *,
+    allow_missing: bool = False,
+) -> LoadedWeights:
+    """Fit weights that `our_tensors` returned to the model with pretraining's heads.
+
+    Args:
+        found: with or without heads.
+        config: their shape; size and casing of the vocabulary and whether there is a next-sentence head are set anew.
+        vocabulary: their tokens and casing.
+        where: they come from, for messages.
+        allow_missing: whether parts of the encoder may be missing.
+
+    Raises:
+        InputError: if weights of the encoder are missing or of a wrong shape.
+    """
     config = config.model_copy(
         update={
             "next_sentence": config.model_type == "bert" and any(name.startswith("bert.pooler.") for name in found),
+            "vocab_size": len(vocabulary.tokens),
+            "lowercase": vocabulary.lowercase,
         }
     )
-    return matched(found, config, vocabulary, str(folder))
+    return matched(found, config, vocabulary, where, allow_missing=allow_missing)
 
 
 def read_folder(folder: Path, task: Task | None = None) -> tuple[ModelConfig, Vocabulary, dict[str, Tensor]]:
@@ -117,17 +145,45 @@ def read_folder(folder: Path, task: Task | None = None) -> tuple[ModelConfig, Vo
         raise InputError(f"{folder}: found no {CONFIG} in it; wanted a Hugging Face directory.")
     config = load_model_config(folder)
     vocabulary = read_vocabulary(folder)
-    found = _our_names(_read_tensors(folder), config.model_type, task, folder)
-    if WORD_EMBEDDINGS not in found:
-        raise InputError(f"{folder}: its weights have no {WORD_EMBEDDINGS}; wanted those of a {config.model_type}.")
-    for name in (WORD_EMBEDDINGS, POSITIONS, BIAS):
-        if name in found and not found[name].dim():
-            raise InputError(f"{folder}: {name} is a single number, wanted a row for each entry.")
-    if POSITIONS in found:
-        found[POSITIONS] = found[POSITIONS][position_offset(config.model_type, _pad_id(folder)) :]
-    _fit_rows(found, len(vocabulary.tokens), folder)
+    found = our_tensors(_read_tensors(folder), config, vocabulary, str(folder), pad_id=_pad_id(folder), task=task)
     size = {"vocab_size": len(vocabulary.tokens), "lowercase": vocabulary.lowercase}
     return config.model_copy(update=size), vocabulary, found
+
+
+def our_tensors(
+    tensors: Mapping[str, Tensor],
+    config: ModelConfig,
+    vocabulary: Vocabulary,
+    where: str,
+    *,
+    pad_id: int = 0,
+    task: Task | None = None,
+) -> dict[str, Tensor]:
+    """Bring weights under Hugging Face's names to our names, rows and float32.
+
+    Rows of the word embedding past the vocabulary stand for no token and are left out.
+
+    Args:
+        tensors: with or without heads.
+        config: says of which family.
+        vocabulary: their tokens.
+        where: they come from, for messages.
+        pad_id: as their configuration says, from which RoBERTa counts positions.
+        task: whose head is among them.
+
+    Raises:
+        InputError: if there are no word embeddings, fewer of them than tokens, or a decoder of its own.
+    """
+    found = _our_names(tensors, config.model_type, task, where)
+    if WORD_EMBEDDINGS not in found:
+        raise InputError(f"{where}: its weights have no {WORD_EMBEDDINGS}; wanted those of a {config.model_type}.")
+    for name in (WORD_EMBEDDINGS, POSITIONS, BIAS):
+        if name in found and not found[name].dim():
+            raise InputError(f"{where}: {name} is a single number, wanted a row for each entry.")
+    if POSITIONS in found:
+        found[POSITIONS] = found[POSITIONS][position_offset(config.model_type, pad_id) :]
+    _fit_rows(found, len(vocabulary.tokens), where)
+    return found
 
 
 def their_tensors(
@@ -161,7 +217,7 @@ def _pad_id(folder: Path) -> int:
 
 
 def _our_names(
-    tensors: Mapping[str, Tensor], model_type: ModelType, task: Task | None, folder: Path
+    tensors: Mapping[str, Tensor], model_type: ModelType, task: Task | None, where: str
 ) -> dict[str, Tensor]:
     """Rename to our names, convert to float32 and check that the decoder is the word embedding."""
     modern: dict[str, Tensor] = {}
@@ -174,18 +230,18 @@ def _our_names(
         duplicate = renamed.pop(copy, None)
         if duplicate is not None and not torch.equal(renamed.setdefault(original, duplicate), duplicate):
             raise InputError(
-                f"{folder}: {copy} differs from {original}; in the models of this project the decoder is the embedding."
+                f"{where}: {copy} differs from {original}; in the models of this project the decoder is the embedding."
             )
     return renamed
 
 
-def _fit_rows(tensors: dict[str, Tensor], vocab_size: int, folder: Path) -> None:
+def _fit_rows(tensors: dict[str, Tensor], vocab_size: int, where: str) -> None:
     """Give the word embedding our number of rows, and the decoder's bias one entry for each token."""
     words = tensors[WORD_EMBEDDINGS]
     if len(words) < vocab_size:
-        raise InputError(f"{folder}: the vocabulary has {vocab_size} tokens, the word embedding {len(words)} rows.")
+        raise InputError(f"{where}: the vocabulary has {vocab_size} tokens, the word embedding {len(words)} rows.")
     if len(words) > vocab_size:
-        logger.warning("%s: rows %d to %d stand for no token: left out.", folder, vocab_size, len(words) - 1)
+        logger.warning("%s: rows %d to %d stand for no token: left out.", where, vocab_size, len(words) - 1)
     padded = words.new_zeros(padded_vocab_size(vocab_size), *words.shape[1:])
     padded[:vocab_size] = words[:vocab_size]
     tensors[WORD_EMBEDDINGS] = padded

@@ -11,7 +11,12 @@ from bert_pytorch.models.build import build_model
 from bert_pytorch.models.config import ModelConfig
 from bert_pytorch.records import Vocabulary
 
-PROBLEMS_SHOWN = 5
+PROBLEMS_SHOWN = 20
+
+
+def is_head(name: str) -> bool:
+    """Whether a weight belongs to a head, or to the pooler before one: what an encoder may come without."""
+    return name.startswith(("cls.", "bert.pooler."))
 
 
 class LoadedWeights(NamedTuple):
@@ -25,20 +30,23 @@ class LoadedWeights(NamedTuple):
     vocabulary: Vocabulary
     """Tokens and casing."""
     missing: tuple[str, ...]
-    """Names of heads (and the pooler before one) that the source has no weights for."""
+    """Names of heads (and the pooler before one), and of what else was allowed to be missing, that the source has no
+    weights for."""
     unexpected: tuple[str, ...]
     """Names in the source that this architecture has no place for, such as a classifier."""
 
 
-def matched(found: Mapping[str, Tensor], config: ModelConfig, vocabulary: Vocabulary, where: str) -> LoadedWeights:
+def matched(
+    found: Mapping[str, Tensor], config: ModelConfig, vocabulary: Vocabulary, where: str, *, allow_missing: bool = False
+) -> LoadedWeights:
     """Compare names and shapes with the model that `config` and `vocabulary` describe.
 
     Raises:
-        InputError: if weights of the encoder are missing, or any have another shape.
+        InputError: if weights of the encoder are missing (unless allowed), or any have another shape.
     """
     with torch.device("meta"):
         wanted = build_model(config, len(vocabulary.tokens)).state_dict()
-    needed = [name for name in wanted if name.startswith("bert.") and ".pooler." not in name]
+    needed = [name for name in wanted if not allow_missing and not is_head(name)]
     refuse_misfits(found, wanted, needed, where)
     return LoadedWeights(
         state_dict={name: found[name] for name in wanted if name in found},

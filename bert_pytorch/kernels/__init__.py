@@ -1,1 +1,1 @@
-"""Fast paths of what models compute, each beside the slow reference that tests hold it to."""
+"""Fast paths of what models compute, each beside its slow reference, and the registry that says which are used."""

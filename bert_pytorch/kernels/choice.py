@@ -1,35 +1,73 @@
-"""When the functions of this room take their own forward and backward passes, and when torch's."""
+"""Choosing among ways that compute the same.
 
-import contextlib
-from collections.abc import Iterator
+What a person asks for counts first, then what the run used before, what is possible, and what measures fastest.
+"""
 
-import torch
-from torch import Tensor
-
-_references = 0
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 
-@contextlib.contextmanager
-def references_only() -> Iterator[None]:
-    """Take torch's operators everywhere inside, for comparison."""
-    global _references  # noqa: PLW0603 a switch of the process, as torch's own of this kind
-    _references += 1
-    try:
-        yield
-    finally:
-        _references -= 1
+class Candidate(NamedTuple):
+    """One way to compute something."""
+
+    name: str
+    problem: str | None = None
+    """Why it cannot be used here; None: it can."""
 
 
-def takes_cpu_kernels(tensor: Tensor) -> bool:
-    """Whether a tensor is computed by the hand-written CPU passes.
+class Choice(NamedTuple):
+    """What is used, and why, for the log."""
 
-    Not under autocast (they would mix precisions between forward and backward), not inside `torch.compile` (inductor
-    fuses the reference better), and not without gradients, where torch's own operators have nothing to save.
+    name: str
+    reason: str
+
+
+def choose(
+    candidates: Sequence[Candidate],
+    *,
+    asked: str | None = None,
+    saved: str | None = None,
+    measure: Callable[[str], float] | None = None,
+) -> Choice:
+    """Choose one of several ways.
+
+    Args:
+        candidates: in the order in which they are preferred where nothing is measured; at least one is usable.
+        asked: the name that a person gave; None: free choice.
+        saved: the name that the run used so far; a resumed run makes the same choice where it can.
+        measure: seconds that one takes; what it raises rules the candidate out. None: nothing is measured.
+
+    Raises:
+        ValueError: if what is asked for cannot be used; tells why and what can be.
     """
-    return (
-        tensor.device.type == "cpu"
-        and torch.is_grad_enabled()
-        and not _references
-        and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
-    )
+    problems = {candidate.name: candidate.problem for candidate in candidates}
+    usable = [name for name, problem in problems.items() if problem is None]
+    excluded = [f"{name}: {problem}" for name, problem in problems.items() if problem is not None]
+    if asked is not None:
+        problem = problems.get(asked, "unknown")
+        if problem is not None:
+            raise ValueError(f"{asked} cannot be used: {problem}; found usable: {', '.join(usable)}.")
+        return Choice(asked, "asked for")
+    if saved in usable:
+        return Choice(saved, "as this run did so far")
+    if len(usable) == 1 or measure is None:
+        return Choice(usable[0], _joined("the first that can be used" if len(usable) > 1 else "", excluded))
+    seconds: dict[str, float] = {}
+    for name in usable:
+        try:
+            seconds[name] = measure(name)
+        except Exception as error:  # a kernel may fail on a machine in any way; the others then serve
+            excluded.append(f"{name}: {_first_line(error)}")
+    if not seconds:
+        return Choice(usable[-1], _joined("nothing could be measured", excluded))
+    ranked = sorted(seconds, key=lambda name: seconds[name])
+    times = ", ".join(f"{name} {seconds[name] * 1e3:.3f} ms" for name in ranked)
+    return Choice(ranked[0], _joined(f"measured: {times}", excluded))
+
+
+def _joined(reason: str, excluded: list[str]) -> str:
+    return "; ".join(part for part in (reason, *excluded) if part) or "the only way here"
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"[:200]

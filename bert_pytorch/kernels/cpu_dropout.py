@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-from bert_pytorch.kernels.choice import takes_cpu_kernels
+from bert_pytorch.kernels.cpu import takes_cpu_kernels
 
 _LEVELS = 1 << 16
 """Values of the random number that decides one entry: probabilities are met to 1 / 131,072."""

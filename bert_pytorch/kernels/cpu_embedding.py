@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-from bert_pytorch.kernels.choice import takes_cpu_kernels
+from bert_pytorch.kernels.cpu import takes_cpu_kernels
 
 
 class _TiedLookup(Function):

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from bert_pytorch.errors import InputError
-from bert_pytorch.models.attention import Attention, AttentionName, Narrowing, choose_attention
+from bert_pytorch.models.attention import Attention, AttentionName, ChosenAttention, Narrowing, choose_attention
+from bert_pytorch.models.attention_choice import choose_on_gpu, current_dtype
 from bert_pytorch.models.config import ModelConfig
 from bert_pytorch.models.encoder import Encoder
 from bert_pytorch.models.inputs import PackedBatch
@@ -36,16 +37,38 @@ class AttendingModel(nn.Module):
     def checkpoint_activations(self, value: bool) -> None:
         self.bert.checkpoint_activations = value
 
-    def select_attention(self, device: torch.device, *, fixed_rows: bool = False) -> str:
+    def select_attention(
+        self,
+        device: torch.device,
+        *,
+        fixed_rows: bool = False,
+        dtype: torch.dtype | None = None,
+        saved: str | None = None,
+        lengths: Sequence[int] | None = None,
+    ) -> ChosenAttention:
         """Choose how attention is computed on `device`, for batches with `row_length` or without.
 
+        Args:
+            device: where.
+            fixed_rows: whether batches have `row_length`.
+            dtype: of queries, keys and values; None: as autocast has it at this moment.
+            saved: what the run used so far, on a GPU.
+            lengths: of a batch to measure with on a GPU; None: nothing is measured.
+
         Returns:
-            `name: reason`, for the log.
+            What is used from now on, and why.
+
+        Raises:
+            ConfigError: if the attention asked for cannot be used.
         """
-        dropout_p = self.config.attention_probs_dropout_prob
-        chosen = choose_attention(self.attention_name, device, dropout_p, fixed_rows=fixed_rows)
+        if device.type == "cuda":
+            dtype = dtype or current_dtype(device)
+            chosen = choose_on_gpu(self, self.attention_name, device, dtype, fixed_rows, saved=saved, lengths=lengths)
+        else:
+            dropout_p = self.config.attention_probs_dropout_prob
+            chosen = choose_attention(self.attention_name, device, dropout_p, fixed_rows=fixed_rows)
         self._attentions[device, fixed_rows] = chosen.attention
-        return f"{chosen.attention.name}: {chosen.reason}"
+        return chosen
 
     def encode(self, batch: PackedBatch, tokens: Tensor | None = None, words: Tensor | None = None) -> Tensor:
         """Return the last hidden states.

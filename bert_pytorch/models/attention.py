@@ -12,13 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bert_pytorch.errors import ConfigError
 from bert_pytorch.models.inputs import PackedBatch
 from bert_pytorch.models.padding import PaddedLayout
 from bert_pytorch.models.patterns import Pattern
 from bert_pytorch.models.row_attention import RowSdpa
 from bert_pytorch.models.sequence_attention import SequenceWiseSdpa
 
-AttentionName = Literal["auto", "sdpa", "reference"]
+AttentionName = Literal["auto", "sdpa", "reference", "varlen", "flash_attn", "triton", "flex"]
 
 
 class Attention(Protocol):
@@ -71,14 +72,19 @@ class ChosenAttention(NamedTuple):
 def choose_attention(
     name: AttentionName, device: torch.device, dropout_p: float, *, fixed_rows: bool = False
 ) -> ChosenAttention:
-    """Choose how attention is computed.
+    """Choose how attention is computed without a CUDA GPU (`models.attention_choice` knows those).
 
     Args:
         name: `auto`, or the way a person asked for.
         device: where the model computes.
         dropout_p: dropout on attention probabilities; above 0 it rules out fused kernels on CPUs.
         fixed_rows: whether batches come in rows of fixed length, whose shapes must not depend on what is in them.
+
+    Raises:
+        ConfigError: if it asks for what runs on CUDA GPUs only.
     """
+    if name not in ("auto", "sdpa", "reference"):
+        raise ConfigError("--attention", [f"{name} needs a CUDA GPU, found {device.type}; leave it out, or take sdpa."])
     if name == "reference":
         return ChosenAttention(ReferenceAttention(), "asked for")
     attention: Attention

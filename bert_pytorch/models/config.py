@@ -126,7 +126,15 @@ def load_model_config(path_or_name: str | Path) -> ModelConfig:
         ConfigError: no such file or name, or a wrong key, value or combination in it: all problems at once.
     """
     path = _resolve(path_or_name)
-    values = read_mapping(path)
+    return model_config_of(read_mapping(path), path)
+
+
+def model_config_of(values: dict[str, Any], path: Path) -> ModelConfig:
+    """Check the content of a configuration file.
+
+    Raises:
+        ConfigError: as `load_model_config`.
+    """
     if ("model_type" in values or "architectures" in values) and not any(key in values for key in OUR_KEYS):
         return from_huggingface(values, path)
     check_file_values(values, ModelConfig, path)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bert_pytorch.kernels.choice import takes_cpu_kernels
+from bert_pytorch.kernels.cpu import takes_cpu_kernels
 from bert_pytorch.kernels.cross_entropy import linear_cross_entropy
 from bert_pytorch.models.config import Activation, ModelConfig
 from bert_pytorch.models.layers import Linear, activation_of, layer_norm

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from bert_pytorch.kernels.cpu_dropout import dropout
 from bert_pytorch.kernels.cpu_residual_norm import residual_norm
+from bert_pytorch.kernels.registry import in_use, triton_function
 from bert_pytorch.models.attention import Attention
 from bert_pytorch.models.config import Activation, ModelConfig
 from bert_pytorch.models.patterns import FULL, Pattern, Rotation
@@ -30,6 +31,10 @@ def activation_of(name: Activation) -> Callable[[Tensor], Tensor]:
         "silu": F.silu,
     }
     return functions[name]
+
+
+GELUS: dict[Activation, str] = {"gelu": "erf", "gelu_tanh": "tanh", "gelu_new": "tanh"}
+"""Activations that the kernels know, and how each is computed."""
 
 
 class Linear(nn.Linear):
@@ -139,6 +144,11 @@ class ResidualOutput(nn.Module):
     def forward(self, hidden: Tensor, residual: Tensor) -> Tensor:
         """Map (T, in_features) and (T, H) to (T, H)."""
         norm, p = self.LayerNorm, self.dropout.p if self.training else 0.0
+        if in_use("residual_norm", hidden):
+            product = F.linear(hidden, self.dense.weight)
+            fused = triton_function("residual_norm")
+            normalised, _ = fused(product, residual, self.dense.bias, norm.weight, norm.bias, p, norm.eps)
+            return normalised
         return residual_norm(self.dense(hidden), residual, norm.weight, norm.bias, norm.eps, p)
 
 
@@ -162,9 +172,15 @@ class Intermediate(nn.Module):
         super().__init__()
         self.dense = Linear(config.hidden_size, config.intermediate_size)
         self.activation = activation_of(config.hidden_act)
+        self.gelu = GELUS.get(config.hidden_act)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Map (T, H) to (T, I)."""
+        if self.gelu is not None and in_use("bias_gelu", hidden):
+            fused: Tensor = triton_function("bias_gelu")(
+                F.linear(hidden, self.dense.weight), self.dense.bias, tanh=self.gelu == "tanh"
+            )
+            return fused
         return self.activation(self.dense(hidden))
 
 
@@ -176,10 +192,15 @@ class GatedIntermediate(nn.Module):
         self.dense = Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.linear = Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.activation = activation_of(config.hidden_act)
+        self.gelu = GELUS.get(config.hidden_act)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Map (T, H) to (T, I)."""
-        activated, linear = joined(hidden, [self.dense, self.linear]).chunk(2, dim=1)
+        both = joined(hidden, [self.dense, self.linear])
+        if self.gelu is not None and in_use("geglu", hidden):
+            fused: Tensor = triton_function("geglu")(both, None, tanh=self.gelu == "tanh")
+            return fused
+        activated, linear = both.chunk(2, dim=1)
         return self.activation(activated) * linear
 
 
@@ -249,3 +270,9 @@ class PreNormLayer(nn.Module):
         """Map (T, H) to (Q, H)."""
         attended = self.attention(hidden, batch)
         return attended + self.output(self.intermediate(self.LayerNorm(attended)))
+
+
+def blocks_between_attentions(model: nn.Module) -> list[nn.Module]:
+    """Return the modules to compile: all that is computed token by token, each large enough to fuse something."""
+    kinds = (ResidualOutput, Intermediate, GatedIntermediate, BlockOutput)
+    return [module for module in model.modules() if isinstance(module, kinds)]

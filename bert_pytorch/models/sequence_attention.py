@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bert_pytorch.kernels.choice import takes_cpu_kernels
+from bert_pytorch.kernels.cpu import takes_cpu_kernels
 from bert_pytorch.kernels.cpu_attention import LONGEST, short_attention
 from bert_pytorch.models.inputs import PackedBatch
 from bert_pytorch.models.patterns import Pattern

@@ -4,18 +4,21 @@ As there: phi(z) = z without bounds, bias correction on, the decayed weight insi
 and plain Adam steps for groups without weight decay (biases, LayerNorm).  Unlike there: no clipping of gradients in
 here, because the engine clips once, and gradients are left as they are.
 
-Two paths compute the same numbers: `_foreach_update` runs over whole lists of tensors and never waits for the device;
-`_reference_update` reads like the paper.  A test holds them equal.
+Three paths compute the same numbers: `_reference_update` reads like the paper; `_foreach_update` runs over whole lists
+of tensors and never waits for the device; `kernels.triton_lamb` needs two launches a group.  Tests hold them equal.
 """
 
 import math
 from collections.abc import Callable
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import torch
 from torch.optim.optimizer import ParamsT
 
+from bert_pytorch.kernels.registry import triton_function
 from bert_pytorch.optim.norms import tensor_norms
+
+LambImplementation = Literal["reference", "foreach", "triton"]
 
 
 class Lamb(torch.optim.Optimizer):
@@ -31,7 +34,7 @@ class Lamb(torch.optim.Optimizer):
         weight_decay: decoupled decay, 0 for groups that take plain Adam steps.
         bias_correction: divide the moments by 1 - beta^step.
         use_nvlamb: apply the trust ratio to groups without weight decay as well.
-        foreach: whether to use the fast path.
+        implementation: how; `triton` (float32 on CUDA) leaves other tensors to `foreach`.  May be set later.
 
     Raises:
         ValueError: if a value is out of its range.
@@ -47,13 +50,14 @@ class Lamb(torch.optim.Optimizer):
         *,
         bias_correction: bool = True,
         use_nvlamb: bool = False,
-        foreach: bool = True,
+        implementation: LambImplementation = "foreach",
     ) -> None:
         if lr < 0 or eps < 0 or weight_decay < 0:
             raise ValueError(f"lr, eps and weight_decay must be >= 0, found {lr}, {eps} and {weight_decay}.")
         if not all(0 <= beta < 1 for beta in betas):
             raise ValueError(f"betas must be in [0, 1), found {betas}.")
-        self.foreach = foreach
+        self.implementation: LambImplementation = implementation
+        self._triton: Any = None
         super().__init__(
             params,
             {
@@ -78,18 +82,38 @@ class Lamb(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for group in self.param_groups:
+        for index, group in enumerate(self.param_groups):
             group["step"] += 1
             for params in self._lists_by_device_and_dtype(group):
                 grads = [param.grad for param in params]
                 exp_avgs = [self.state[param]["exp_avg"] for param in params]
                 exp_avg_sqs = [self.state[param]["exp_avg_sq"] for param in params]
-                if self.foreach:
-                    _foreach_update(params, grads, exp_avgs, exp_avg_sqs, group)
-                else:
-                    for tensors in zip(params, grads, exp_avgs, exp_avg_sqs, strict=True):
-                        _reference_update(*tensors, group)
+                self._update((params, grads, exp_avgs, exp_avg_sqs), group, index)
         return loss
+
+    def _update(
+        self, lists: tuple[list[Any], list[Any], list[Any], list[Any]], group: dict[str, Any], key: int
+    ) -> None:
+        if self.implementation == "reference":
+            for tensors in zip(*lists, strict=True):
+                _reference_update(*tensors, group)
+            return
+        if self.implementation == "triton":
+            self._triton = self._triton or triton_function("lamb")()
+            if self._triton.fits(lists):
+                correction1, correction2 = _bias_corrections(group)
+                self._triton.update(
+                    key,
+                    lists,
+                    lr=group["lr"],
+                    betas=group["betas"],
+                    eps=group["eps"] * math.sqrt(correction2),
+                    scale=math.sqrt(correction2) / correction1,
+                    decay=group["weight_decay"],
+                    trust=_takes_trust_ratio(group),
+                )
+                return
+        _foreach_update(*lists, group)
 
     def _lists_by_device_and_dtype(self, group: dict[str, Any]) -> list[list[Any]]:
         """Split a group's parameters with gradients into lists that one kernel can take; first use makes moments."""
@@ -117,7 +141,7 @@ def _reference_update(
     ratio = (exp_avg / correction1) / ((exp_avg_sq / correction2).sqrt() + group["eps"])  # r_t
     update = ratio + group["weight_decay"] * param  # r_t + lambda x_t
     trust_ratio = 1.0
-    if group["use_nvlamb"] or group["weight_decay"] != 0:
+    if _takes_trust_ratio(group):
         weight_norm = torch.linalg.vector_norm(param, dtype=torch.float64).item()
         update_norm = torch.linalg.vector_norm(update, dtype=torch.float64).item()
         if weight_norm > 0 and update_norm > 0:
@@ -146,7 +170,7 @@ def _foreach_update(
     updates = torch._foreach_div(exp_avgs, denominators)
     if group["weight_decay"] != 0:
         torch._foreach_add_(updates, params, alpha=group["weight_decay"] / scale)  # (r_t + lambda x_t) / scale
-    if not (group["use_nvlamb"] or group["weight_decay"] != 0):
+    if not _takes_trust_ratio(group):
         torch._foreach_add_(params, updates, alpha=-group["lr"] * scale)
         return
     weight_norms, update_norms = tensor_norms(params), tensor_norms(updates)
@@ -154,6 +178,10 @@ def _foreach_update(
     has_ratio = (weight_norms > 0) & (update_norms > 0)
     trust_ratios = torch.where(has_ratio, weight_norms / update_norms, scale)
     torch._foreach_addcmul_(params, updates, list((group["lr"] * trust_ratios).unbind()), value=-1)
+
+
+def _takes_trust_ratio(group: dict[str, Any]) -> bool:
+    return bool(group["use_nvlamb"] or group["weight_decay"] != 0)
 
 
 def _bias_corrections(group: dict[str, Any]) -> tuple[float, float]:

@@ -10,6 +10,7 @@ from bert_pytorch.checkpoints.config import CheckpointConfig
 from bert_pytorch.data.config import DataConfig
 from bert_pytorch.optim.config import OptimizerConfig
 from bert_pytorch.optim.schedules import ScheduleConfig
+from bert_pytorch.runtime.compilation import CompileConfig
 from bert_pytorch.runtime.device import DeviceConfig
 from bert_pytorch.runtime.precision import PrecisionConfig
 from bert_pytorch.tracking.config import TrackingConfig
@@ -21,6 +22,7 @@ class PretrainingConfig(
     TrackingConfig,
     CheckpointConfig,
     PrecisionConfig,
+    CompileConfig,
     DeviceConfig,
     DataConfig,
     ScheduleConfig,
@@ -37,8 +39,10 @@ class PretrainingConfig(
     config_file: Path | None = None
     """JSON or YAML file of these keys, beneath the command line."""
     init_checkpoint: Path | None = None
-    """Start from these weights: a ckpt_N.pt, a run's output folder, or a Hugging Face folder.  Ignored when the output
-    folder already holds a checkpoint, which is continued."""
+    """Start from these weights: a ckpt_N.pt, a run's output folder, a Hugging Face folder, the hub's name of a model
+    (owner/name), or NVIDIA's or the fork's ckpt_N.pt (with --model_config_file and --vocab_file where none lie beside
+    it).  The corpus's vocabulary may extend theirs.  Ignored when the output folder already holds a checkpoint, which
+    is continued."""
     eval_dir: str | None = None
     """Held-out shards or text; by default the eval_*.hdf5 beside the training shards, or text's
     validation split."""
@@ -55,8 +59,9 @@ class PretrainingConfig(
     and optimizer moments, with a schedule and data of this phase's own."""
     checkpoint_activations: bool = False
     """Recompute activations in the backward pass instead of keeping them: less memory, about a third more time."""
-    attention: Literal["auto", "sdpa", "reference"] = "auto"
-    """Attention: torch's fused kernels (sdpa), or the plain computation that they are checked against."""
+    attention: Literal["auto", "sdpa", "reference", "varlen", "flash_attn", "triton", "flex"] = "auto"
+    """Attention: auto measures at the start what a GPU does fastest and tells; sdpa is torch's fused kernels, reference
+    the plain computation that all are checked against; the others run on CUDA GPUs, on sequences without padding."""
     overwrite: bool = False
     """Remove the run that is in --output_dir and start anew."""
     dry_run: bool = False
@@ -81,7 +86,6 @@ class PretrainingConfig(
         "no_cuda": "--device cpu",
         "use_habana": "--device (Gaudi comes in a later version)",
         "use_fused_lamb": "--optimizer lamb",
-        "compile": "nothing yet: compiled layers come in a later version",
         "kfac": "--optimizer (K-FAC comes in a later version)",
     }
 

@@ -11,7 +11,8 @@ from bert_pytorch.models.config import ModelConfig, load_model_config
 from bert_pytorch.models.size import memory_estimate, num_parameters
 from bert_pytorch.optim.schedules import warmup_updates
 from bert_pytorch.pretraining.config import PretrainingConfig
-from bert_pytorch.pretraining.parts import check_fit
+from bert_pytorch.pretraining.initial import initial_hints, local_source
+from bert_pytorch.pretraining.parts import check_fit, for_pairs
 
 GUESSED_LENGTHS: tuple[int, ...] = (128, 512)
 """The two lengths that BERT is pretrained with, shown while no shards tell the true one."""
@@ -121,9 +122,11 @@ def _model_config(config: PretrainingConfig, shards: Corpora | None) -> ModelCon
     if config.model_config_file is not None:
         model_config = load_model_config(config.model_config_file)
     elif config.init_checkpoint is not None:
-        model_config = load_source(config.init_checkpoint).config
+        model_config = load_source(local_source(config.init_checkpoint), initial_hints(config)).config
     else:
         return None
+    if shards is not None and config.model_config_file is None:
+        model_config = for_pairs(model_config, shards)
     if shards is not None and shards.vocabulary is not None:
         return model_config.model_copy(update={"vocab_size": len(shards.vocabulary.tokens)})
     return model_config

@@ -7,6 +7,7 @@ from bert_pytorch.errors import BertPytorchError, InputError
 from bert_pytorch.interop.sources import load_model
 from bert_pytorch.pretraining.agreement import survey_held_out
 from bert_pytorch.pretraining.config import PretrainingConfig
+from bert_pytorch.pretraining.initial import initial_hints, local_source
 from bert_pytorch.pretraining.parts import check_fit, held_out_loader
 from bert_pytorch.runtime.device import choose_device
 from bert_pytorch.runtime.distributed import World
@@ -32,7 +33,9 @@ def evaluate_only(config: PretrainingConfig, world: World) -> EvalRow:
     stop = StopRequests(config.time_limit_seconds())
     stop.listen()
     try:
-        given = load_model(config.init_checkpoint, config.attention)
+        source = config.init_checkpoint
+        world.on_first(lambda: local_source(source))
+        given = load_model(local_source(source), config.attention, initial_hints(config))
         held_out = open_corpora((config.eval_dir,), "eval", config, given.vocabulary, lowercase=True)
         refuse_needless_text_options([config.eval_dir], config)
         if any(name.startswith("cls.predictions.") for name in given.missing):

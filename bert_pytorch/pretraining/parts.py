@@ -92,6 +92,14 @@ def for_vocabulary(model_config: ModelConfig, vocabulary: Vocabulary) -> ModelCo
     return model_config.model_copy(update={"vocab_size": size, "lowercase": vocabulary.lowercase, "tokenizer": kind})
 
 
+def for_pairs(model_config: ModelConfig, shards: Corpora) -> ModelConfig:
+    """Return the shape of weights that are begun from without a next-sentence head where the data has no pairs."""
+    if not model_config.next_sentence or shards.has_next_sentence:
+        return model_config
+    logger.info("next-sentence task: none, as the corpus has no pairs; the pooler of --init_checkpoint is left out")
+    return model_config.model_copy(update={"next_sentence": False})
+
+
 def check_fit(model_config: ModelConfig, shards: Corpora, where: str) -> None:
     """Refuse shards that the model cannot learn from.
 

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -19,6 +20,8 @@ from bert_pytorch.models.pretraining import PretrainingModel
 from bert_pytorch.optim.schedules import learning_rate_factor
 from bert_pytorch.pretraining.agreement import leave_out_together, refuse_differing_data, survey_held_out
 from bert_pytorch.pretraining.config import PretrainingConfig
+from bert_pytorch.pretraining.fast_paths import FastPaths, settle_fast_paths
+from bert_pytorch.pretraining.initial import initial_hints, local_source
 from bert_pytorch.pretraining.parts import batch_maker, held_out_loader
 from bert_pytorch.pretraining.record import write_run_config
 from bert_pytorch.pretraining.saving import checkpoint_writer, complete_finished_run, export_model
@@ -65,14 +68,17 @@ def pretrain(resolved: Resolved[PretrainingConfig], world: World) -> EndReason:
         if start.kind == "finished":
             world.on_first(lambda: complete_finished_run(output_dir, store.path_of(start.step), start.step))
             return "finished"
+        if config.init_checkpoint is not None and start.checkpoint is None:
+            given = config.init_checkpoint
+            world.on_first(lambda: local_source(given))  # one rank fetches, the others find it
         logger.info("device: %s; ranks: %d", chosen.reason, world.size)
-        session, learner, left_out = world.together(lambda: _prepare(config, world, chosen.device, stop, store, start))
-        world.together(lambda: _agree(session, left_out))
+        session, learner, saved = world.together(lambda: _prepare(config, world, chosen.device, stop, store, start))
+        fast_paths = world.together(lambda: _agree(session, learner, saved))
         if config.overwrite:
             world.on_first(lambda: remove_run(output_dir, config.log_prefix))  # only now: nothing can refuse any more
         record = output_dir / f"{config.log_prefix}_run_config.json"
         world.on_first(lambda: write_run_config(record, resolved, session.model_config, world.size))
-        return _run(session, learner)
+        return _run(session, learner, fast_paths)
 
 
 def _prepare(
@@ -82,31 +88,32 @@ def _prepare(
     stop: StopRequests,
     store: CheckpointStore,
     start: Start,
-) -> tuple[Session, Learner, list[str]]:
+) -> tuple[Session, Learner, dict[str, Any]]:
     """Read what the session begins from and build everything; the files' contents are let go of on return.
 
     No rank waits for another in here, so that all end when one fails.
 
     Returns:
-        The session, its model, and the shards that the run has left out so far.
+        The session, its model, and what the run has chosen so far: none for a new run or phase.
     """
     path = start.checkpoint
     checkpoint = None if path is None else Checkpoint.from_dict(load_checkpoint(path), str(path))
     begin_from = config.init_checkpoint if checkpoint is None else None
-    initial = load_source(begin_from) if begin_from is not None else None
+    initial = load_source(local_source(begin_from), initial_hints(config)) if begin_from is not None else None
     session = open_session(config, world, device, stop, store, start, checkpoint, initial)
-    known = start.kind == "resume" and config.on_bad_shard == "skip" and checkpoint is not None
-    left_out = checkpoint.choices.get("excluded_shards", []) if known and checkpoint is not None else []
-    return session, build_learner(session, checkpoint, initial), left_out
+    saved = checkpoint.choices if start.kind == "resume" and checkpoint is not None else {}
+    return session, build_learner(session, checkpoint, initial), saved
 
 
-def _agree(session: Session, left_out: list[str]) -> None:
+def _agree(session: Session, learner: Learner, saved: dict[str, Any]) -> FastPaths:
     corpus = session.corpus
     refuse_differing_data(session.world, corpus.training, corpus.evaluation)
+    left_out = saved.get("excluded_shards", []) if session.config.on_bad_shard == "skip" else []
     leave_out_together(session.world, corpus.training, left_out)
+    return settle_fast_paths(session, learner, saved)
 
 
-def _run(session: Session, learner: Learner) -> EndReason:
+def _run(session: Session, learner: Learner, fast_paths: FastPaths) -> EndReason:
     config, start = session.config, session.start
     last_step = config.previous_phase_end_step + config.max_steps
     _announce(session, last_step)
@@ -120,7 +127,7 @@ def _run(session: Session, learner: Learner) -> EndReason:
         rank=rank,
     ) as tracker:
         tracker.start(_start_row(session))
-        run = _training_run(session, learner, tracker, last_step, session_end)
+        run = _training_run(session, learner, fast_paths, tracker, last_step, session_end)
         reason = train(run)
     if reason in ("finished", "session_limit"):
         session.world.on_first(lambda: export_model(session, learner.model))
@@ -129,7 +136,7 @@ def _run(session: Session, learner: Learner) -> EndReason:
 
 
 def _training_run(
-    session: Session, learner: Learner, tracker: Tracker, last_step: int, session_end: int
+    session: Session, learner: Learner, fast_paths: FastPaths, tracker: Tracker, last_step: int, session_end: int
 ) -> TrainingRun:
     config, start = session.config, session.start
     feed = Feed(_training_loader(session), session.world, config.on_bad_shard)
@@ -142,7 +149,7 @@ def _training_run(
             * learning_rate_factor(step - config.previous_phase_end_step, max_steps=config.max_steps, config=config)
         ),
         evaluate=_evaluation(session, learner.model),
-        save=None if config.skip_checkpoint else checkpoint_writer(session, learner, feed),
+        save=None if config.skip_checkpoint else checkpoint_writer(session, learner, feed, fast_paths),
         tracker=tracker,
         clock=StepClock(),
         stop=session.stop,

@@ -8,6 +8,7 @@ from bert_pytorch.checkpoints.format import Checkpoint, DataPosition, vocabulary
 from bert_pytorch.interop.huggingface import export_huggingface
 from bert_pytorch.interop.sources import EXPORTED, load_source
 from bert_pytorch.models.pretraining import PretrainingModel
+from bert_pytorch.pretraining.fast_paths import FastPaths
 from bert_pytorch.pretraining.session import Learner, Session
 from bert_pytorch.tracking.records import EndRow
 from bert_pytorch.tracking.session import complete_metrics
@@ -17,7 +18,9 @@ from bert_pytorch.training.loop import Progress
 logger = logging.getLogger(__name__)
 
 
-def checkpoint_writer(session: Session, learner: Learner, feed: Feed) -> Callable[[Progress], None]:
+def checkpoint_writer(
+    session: Session, learner: Learner, feed: Feed, fast_paths: FastPaths
+) -> Callable[[Progress], None]:
     """Return what writes a checkpoint: the whole state after the last finished update."""
     config, vocabulary = session.config, session.corpus.vocabulary
 
@@ -36,7 +39,11 @@ def checkpoint_writer(session: Session, learner: Learner, feed: Feed) -> Callabl
             data_position=DataPosition(config.seed, epoch, progress.samples),
             optimizer=learner.optimizer.state_dict(),
             scaler=learner.scaler.state_dict() if learner.scaler.is_enabled() else None,
-            choices={"sequences": session.corpus.training.num_sequences, "excluded_shards": feed.excluded()},
+            choices={
+                "sequences": session.corpus.training.num_sequences,
+                "excluded_shards": feed.excluded(),
+                **fast_paths.choices(),
+            },
             run_config=config.model_dump(mode="json"),
         )
         session.store.save(progress.step, checkpoint.to_dict())

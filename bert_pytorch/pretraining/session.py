@@ -15,14 +15,16 @@ from bert_pytorch.interop.matching import LoadedWeights
 from bert_pytorch.interop.sources import CHECKPOINTS, EXPORTED
 from bert_pytorch.models.build import build_model
 from bert_pytorch.models.config import ModelConfig
+from bert_pytorch.models.layers import blocks_between_attentions
 from bert_pytorch.models.pretraining import PretrainingModel
 from bert_pytorch.models.size import num_parameters
 from bert_pytorch.optim.config import build_optimizer
 from bert_pytorch.optim.state import load_optimizer_state
 from bert_pytorch.pretraining.config import PretrainingConfig
-from bert_pytorch.pretraining.parts import Corpus, check_fit, for_vocabulary, open_corpus, pick_model_config
+from bert_pytorch.pretraining.parts import Corpus, check_fit, for_pairs, for_vocabulary, open_corpus, pick_model_config
 from bert_pytorch.pretraining.start import Start, refuse_other_model, report_changes
 from bert_pytorch.pretraining.weights import put_initial_weights
+from bert_pytorch.runtime.compilation import compile_modules
 from bert_pytorch.runtime.distributed import World
 from bert_pytorch.runtime.precision import Precision, choose_precision
 from bert_pytorch.runtime.stopping import StopRequests
@@ -102,6 +104,8 @@ def open_session(
     shape = pick_model_config(config, saved)
     corpus = open_corpus(config, lowercase=shape.lowercase is not False)
     model_config = for_vocabulary(shape, corpus.vocabulary)
+    if initial is not None and config.model_config_file is None:
+        model_config = for_pairs(model_config, corpus.training)
     check_fit(model_config, corpus.training, " ".join(config.input_dir))
     if checkpoint is not None and start.checkpoint is not None:
         refuse_other_model(checkpoint, model_config, corpus.vocabulary, start.checkpoint)
@@ -120,8 +124,9 @@ def build_learner(session: Session, checkpoint: Checkpoint | None, initial: Load
     elif initial is not None and config.init_checkpoint is not None:
         put_initial_weights(model, initial, config.init_checkpoint, session.corpus.vocabulary)
     model.to(session.device)
+    if config.compile:
+        compile_modules(blocks_between_attentions(model), session.device)
     logger.info("model: %s parameters", f"{num_parameters(session.model_config):,}")
-    logger.info("attention: %s", model.select_attention(session.device, fixed_rows=config.packing == "rows"))
     optimizer = build_optimizer(config, model.named_parameters())
     scaler = session.precision.gradient_scaler()
     if checkpoint is not None:

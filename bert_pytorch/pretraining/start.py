@@ -4,11 +4,12 @@ Rank 0 looks into the output folder and decides; the others are told.
 """
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from bert_pytorch.checkpoints.format import Checkpoint
-from bert_pytorch.checkpoints.reading import load_checkpoint
+from bert_pytorch.checkpoints.reading import load_torch_file
 from bert_pytorch.checkpoints.store import CheckpointStore
 from bert_pytorch.errors import ConfigError, InputError
 from bert_pytorch.interop.sources import CHECKPOINTS
@@ -92,13 +93,21 @@ def _start_without_checkpoint(config: PretrainingConfig, store: CheckpointStore)
     given = config.init_checkpoint
     carried = CheckpointStore(given / CHECKPOINTS, keep_last=1).path_of(previous) if given.is_dir() else given
     if carried.is_file() and carried.suffix == ".pt":
-        checkpoint = Checkpoint.from_dict(load_checkpoint(carried), str(carried))
-        if checkpoint.step == previous:
+        checkpoint = _whole_checkpoint(carried)
+        if checkpoint is not None and checkpoint.step == previous:
             return Start("next_phase", carried, previous, 0, checkpoint.phase + 1)
     logger.warning(
         "%s is not the checkpoint of update %d: its weights are taken, moments start at zero", given, previous
     )
     return Start("new", None, previous, 0, 2)
+
+
+def _whole_checkpoint(path: Path) -> Checkpoint | None:
+    """Read a checkpoint of a run; None where the file holds weights alone, or is another program's."""
+    values = load_torch_file(path)
+    if not isinstance(values, Mapping) or not {"format_version", "step"} <= values.keys():
+        return None
+    return Checkpoint.from_dict(values, str(path))
 
 
 def refuse_other_model(checkpoint: Checkpoint, model_config: ModelConfig, vocabulary: Vocabulary, path: Path) -> None:

@@ -55,3 +55,14 @@ def peak_memory_gib(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts KiB
+
+
+def forget_peak_memory(device: torch.device) -> None:
+    """Count `peak_memory_gib` of a GPU from now on; a process's own cannot be counted anew."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def compute_capability(device: torch.device) -> tuple[int, int] | None:
+    """Return a GPU's compute capability, (9, 0) for an H100; None for other devices."""
+    return torch.cuda.get_device_capability(device) if device.type == "cuda" else None

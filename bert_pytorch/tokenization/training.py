@@ -42,6 +42,32 @@ def train_wordpiece(texts: Iterable[str], size: int, lowercase: bool) -> Tokeniz
     Raises:
         InputError: if there is no text, or `size` has no room for the special tokens and an alphabet.
     """
+    tokens = _learned_wordpieces(texts, size, lowercase)
+    _tell_if_short(len(tokens), size)
+    return Tokenizer(Vocabulary(tokens, lowercase))
+
+
+def extend_wordpiece(texts: Iterable[str], vocabulary: Vocabulary, size: int) -> Tokenizer:
+    """Append what WordPiece learns from other text to a vocabulary, in the order in which it is learned.
+
+    Ids that are there keep their meaning, so that a model's embeddings stay good for them.
+
+    Args:
+        texts: read once and held in memory.
+        vocabulary: WordPiece, of fewer than `size` tokens.
+        size: tokens wanted, those of `vocabulary` included; fewer where the text has no more to teach (a warning).
+
+    Raises:
+        InputError: if there is no text.
+    """
+    known = set(vocabulary.tokens)
+    learned = [token for token in _learned_wordpieces(texts, size, vocabulary.lowercase) if token not in known]
+    tokens = (*vocabulary.tokens, *learned[: size - len(known)])
+    _tell_if_short(len(tokens), size)
+    return Tokenizer(vocabulary._replace(tokens=tokens))
+
+
+def _learned_wordpieces(texts: Iterable[str], size: int, lowercase: bool) -> tuple[str, ...]:
     backend = tokenizers.Tokenizer(models.WordPiece(unk_token=UNKNOWN_TOKEN))
     backend.normalizer = normalizer(lowercase)
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -62,7 +88,7 @@ def train_wordpiece(texts: Iterable[str], size: int, lowercase: bool) -> Tokeniz
         show_progress=False,
     )
     backend.train_from_iterator(texts, trainer)
-    return Tokenizer(Vocabulary(_tokens(backend, size), lowercase))
+    return _tokens(backend)
 
 
 def train_byte_bpe(texts: Iterable[str], size: int, lowercase: bool, add_prefix_space: bool = True) -> Tokenizer:
@@ -104,17 +130,21 @@ def train_byte_bpe(texts: Iterable[str], size: int, lowercase: bool, add_prefix_
     backend.train_from_iterator(words(), trainer)
     if not seen:
         raise InputError("no words to train a vocabulary on: the text is empty. Give other text.")
-    tokens = _tokens(backend, size)
+    tokens = _tokens(backend)
+    _tell_if_short(len(tokens), size)
     merges = parse_merges(json.loads(backend.to_str())["model"]["merges"], tokens)
     return Tokenizer(Vocabulary(tokens, lowercase, merges, add_prefix_space))
 
 
-def _tokens(backend: tokenizers.Tokenizer, size: int) -> tuple[str, ...]:
-    ids = backend.get_vocab()
-    if len(ids) < size:
+def _tell_if_short(found: int, size: int) -> None:
+    if found < size:
         logger.warning(
-            "vocabulary: the text holds only %d tokens of the %d asked for; going on with those.", len(ids), size
+            "vocabulary: the text holds only %d tokens of the %d asked for; going on with those.", found, size
         )
+
+
+def _tokens(backend: tokenizers.Tokenizer) -> tuple[str, ...]:
+    ids = backend.get_vocab()
     return tuple(sorted(ids, key=ids.__getitem__))
 
 

@@ -29,6 +29,7 @@ from requirement_files import (
     ROOT,
     TEST_FILES,
     TORCH_FILE,
+    TRITON_FILE,
     Requirement,
     all_files,
     installed_version,
@@ -198,8 +199,11 @@ def install_missing(
         with step(f"installing {pin.name} {pin.version} (a large download)"):
             pip(python, ["-r", str(ROOT / TORCH_FILE)])
         torch = pin.version
-    others = [file for file in files if file != TORCH_FILE]
-    names = [requirement.name for requirement in wanted if requirement.name != "torch"]
+    kept = {"torch"}
+    if TRITON_FILE in files and probe(python, "import triton; print(triton.__version__)", (0,)):
+        kept.add("triton")
+    others = [file for file in files if file != TORCH_FILE and not (file == TRITON_FILE and "triton" in kept)]
+    names = [requirement.name for requirement in wanted if requirement.name not in kept]
     with step(f"installing {len(names)} packages: {', '.join(names)}"), tempfile.TemporaryDirectory() as folder:
         constraint = Path(folder) / "torch.txt"
         constraint.write_text(f"torch=={torch}\n")

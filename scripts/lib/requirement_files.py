@@ -11,8 +11,10 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 TORCH_FILE = "requirements-torch.txt"
+TRITON_FILE = "requirements-triton.txt"
+"""Left out where Triton is there already: the one that came with torch is the one that fits it."""
 CORE_FILES = [TORCH_FILE, "requirements.txt"]
-TEST_FILES = [*CORE_FILES, "requirements-dev.txt"]
+TEST_FILES = [*CORE_FILES, "requirements-dev.txt", TRITON_FILE]
 OLDEST_TORCH = (2, 11)
 """A torch of the machine's own that is at least this new is kept."""
 
@@ -25,11 +27,13 @@ class Requirement(NamedTuple):
 
 
 def missing_packages(files: Sequence[str]) -> list[Requirement]:
-    """Return the requirements that this interpreter does not have; torch may be newer than its pin."""
+    """Return the requirements that this interpreter does not have; its own newer torch and any Triton are kept."""
     missing = []
     for requirement in requirements_of(files):
         found = installed_version(requirement.name)
         if requirement.name == "torch" and found is not None and release(found) >= OLDEST_TORCH:
+            continue
+        if requirement.name == "triton" and found is not None:
             continue
         if found is None or found.partition("+")[0] != requirement.version:
             missing.append(requirement)

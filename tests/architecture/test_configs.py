@@ -62,16 +62,19 @@ def test_a_shipped_model_can_be_built(path):
 
 
 @pytest.mark.parametrize("path", shipped(CONFIG / "pretraining"), ids=name_of)
-def test_a_shipped_pretraining_configuration_loads_and_names_a_model_that_is_shipped(path):
+def test_a_shipped_pretraining_configuration_loads_and_names_a_shipped_model_or_continues_any(path):
     from bert_pytorch.config.command_line import parse_settings
     from bert_pytorch.models.config import load_model_config
     from bert_pytorch.pretraining.config import PretrainingConfig
 
+    continues = path.stem.startswith("continue")
     words = ["--config_file", str(path), "--input_dir", "shards", "--output_dir", "run"]
+    words += ["--init_checkpoint", "encoder"] if continues else []
     resolved = parse_settings(PretrainingConfig, words, program="test", description="test")
     assert {resolved.origins[key] for key in read_mapping(path)} == {str(path)}
-    assert resolved.settings.model_config_file is not None
-    load_model_config(resolved.settings.model_config_file)
+    assert (resolved.settings.model_config_file is None) == continues
+    if not continues:
+        load_model_config(resolved.settings.model_config_file)
 
 
 def test_the_shipped_json_is_written_in_one_form():

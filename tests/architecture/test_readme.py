@@ -1,5 +1,6 @@
 """What the README tells a person to type works, in order, in a fresh copy of the repository."""
 
+import csv
 import os
 import shutil
 import subprocess
@@ -8,22 +9,25 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+import transformers
 
 from bert_pytorch.data.statistics import unigram_entropy
 from bert_pytorch.shards.opening import open_shards
 from tests.support.commands import run
-from tests.support.data import REPOSITORY, shared_data
+from tests.support.data import REPOSITORY, real_encoder, real_texts, shared_data
 from tests.support.readme import Block, bash_blocks
 from tests.support.runs import metrics
 
 README = REPOSITORY / "README.md"
-NEVER_SKIPPED = {"quickstart", "own-corpus"}
+NEVER_SKIPPED = {"quickstart", "own-corpus", "continued-encoder"}
+REVIEWS = 100
 SECONDS_PER_COMMAND = 600
 
 
 @pytest.fixture(scope="module")
 def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Copy the files that git knows, as they are now, and put a folder of a person's own text beside them."""
+    """Copy the files that git knows, as they are now, and put a person's own text and encoder beside them."""
     folder = tmp_path_factory.mktemp("readme") / "bert_pytorch"
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, check=False)
     if listed.returncode:
@@ -35,6 +39,11 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "my_text").mkdir()
     for path in sorted(shared_data("text", "state_union").glob("*.txt"))[:40]:
         shutil.copy(path, folder / "my_text")
+    with (folder / "my_texts.csv").open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["id", "text"])
+        rows.writerows(enumerate(real_texts("movie_reviews", REVIEWS)))
+    shutil.copytree(real_encoder(), folder / "my_encoder")
     yield folder
     shutil.rmtree(folder)
 
@@ -65,6 +74,22 @@ def test_every_command_of_the_readme_runs_and_the_quickstart_learns_from_context
     longest = max((quickstart / "corpus" / "encoded").iterdir(), key=lambda folder: int(folder.name.split("_")[5]))
     loss = metrics(quickstart / "run", "eval")[-1]["mlm_loss"]
     assert loss < unigram_entropy(open_shards(longest, "eval")) - 0.3
+    assert_continued(sandbox)
+
+
+def assert_continued(sandbox: Path) -> None:
+    """The continued encoder opens in transformers, has learned from the text, and is still the one it was."""
+    losses = [row["mlm_loss"] for row in metrics(sandbox / "runs" / "domain", "eval")]
+    assert losses[-1] < losses[0] - 1
+    before, after = (
+        transformers.AutoModel.from_pretrained(sandbox / name) for name in ("my_encoder", "my_encoder_continued")
+    )
+    assert isinstance(after, transformers.BertModel)
+    for name, start in before.state_dict().items():
+        if "pooler" not in name and name.endswith("query.weight"):
+            end = after.state_dict()[name]
+            assert not torch.equal(start, end)
+            assert torch.cosine_similarity(start.flatten(), end.flatten(), dim=0) > 0.99
 
 
 def problem_of(command: str, block: Block, sandbox: Path, capsys: pytest.CaptureFixture[str]) -> str:

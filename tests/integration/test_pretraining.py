@@ -63,6 +63,11 @@ def test_two_phases_leave_the_contracted_files_and_each_its_own_schedule(
     assert [row["step"] for row in metrics(run, "eval")] == [0, 4, 8, 8, 12]
     assert [(row["reason"], row["step"]) for row in metrics(run, "end")] == [("finished", 8), ("finished", 12)]
     assert all(value is not None for row in rows for key, value in row.items() if key != "mfu")
+    kernels = ("residual_norm", "bias_gelu", "geglu", "lamb")
+    choices = checkpoint(run, 12)["choices"]
+    assert choices["attention_used"] == "sdpa"
+    assert choices["kernels_used"] == dict.fromkeys(kernels, "torch")
+    assert f"kernels: {', '.join(kernels)} torch (no CUDA)" in (run / "phase2.txt").read_text()
 
     end_of_first, end_of_second = checkpoint(run, 8), checkpoint(run, 12)
     assert (end_of_first["phase"], end_of_second["phase"]) == (1, 2)

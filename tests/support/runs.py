@@ -15,6 +15,7 @@ from unittest import mock
 
 import torch
 
+from bert_pytorch import convert
 from bert_pytorch.errors import front_door
 from bert_pytorch.pretraining.main import main
 
@@ -63,6 +64,11 @@ def run_here(program: Any, argv: Sequence[str]) -> Outcome:
 def pretrain_here(**flags: Any) -> Outcome:
     """Run pretraining in this process."""
     return run_here(main, words(flags))
+
+
+def convert_here(*words: str | Path) -> Outcome:
+    """Run `python -m bert_pytorch.convert` in this process."""
+    return run_here(convert.main, list(map(str, words)))
 
 
 def pretraining_command(**flags: Any) -> list[str]:

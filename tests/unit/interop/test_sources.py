@@ -65,6 +65,17 @@ def test_output_folder_without_checkpoints_gives_its_exported_model(tmp_path: Pa
     assert all(torch.equal(found[name], tensor) for name, tensor in model.state_dict().items())
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_weights_named_inside_a_hugging_face_directory_are_that_directory(tmp_path: Path, name: str) -> None:
+    model = BertForPreTraining(CONFIG, seed=3)
+    export_huggingface(tmp_path, model.state_dict(), CONFIG, VOCABULARY)
+    if name == "pytorch_model.bin":
+        (tmp_path / "model.safetensors").unlink()
+        torch.save(model.state_dict(), tmp_path / name)
+    found = load_source(tmp_path / name).state_dict
+    assert all(torch.equal(found[key], tensor) for key, tensor in model.state_dict().items())
+
+
 def test_loaded_model_computes_the_same_without_dropout(tmp_path: Path) -> None:
     model = saved(tmp_path / "ckpt_7.pt", seed=1).eval()
     loaded = load_model(tmp_path / "ckpt_7.pt")

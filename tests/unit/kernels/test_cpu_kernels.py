@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd import gradcheck
 
 from bert_pytorch.kernels import cross_entropy
-from bert_pytorch.kernels.choice import references_only, takes_cpu_kernels
+from bert_pytorch.kernels.cpu import references_only, takes_cpu_kernels
 from bert_pytorch.kernels.cpu_attention import short_attention
 from bert_pytorch.kernels.cpu_dropout import KeepMask, dropout
 from bert_pytorch.kernels.cpu_embedding import tied_lookup

@@ -4,7 +4,7 @@ import pytest
 import torch
 import transformers
 
-from bert_pytorch.kernels.choice import references_only
+from bert_pytorch.kernels.cpu import references_only
 from bert_pytorch.models.build import build_model
 from bert_pytorch.models.config import SHIPPED_CONFIGS, ModelConfig, load_model_config, to_huggingface
 from bert_pytorch.models.pretraining import PretrainingModel

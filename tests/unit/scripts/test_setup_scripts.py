@@ -272,7 +272,13 @@ def test_quickstart_answers_wrong_words_before_it_installs_anything(tmp_path, wo
 
 
 def test_requirements_are_pinned_and_torch_stands_alone():
-    for name in ("requirements.txt", "requirements-dev.txt", "requirements-extras.txt", "requirements-torch.txt"):
+    for name in (
+        "requirements.txt",
+        "requirements-dev.txt",
+        "requirements-extras.txt",
+        "requirements-torch.txt",
+        "requirements-triton.txt",
+    ):
         lines = [line.partition("#")[0].strip() for line in (REPOSITORY / name).read_text().splitlines()]
         for line in filter(None, lines):
             assert re.fullmatch(r"-r requirements-\w+\.txt|[\w-]+(\[\w+\])?==[\w.]+", line), f"{name}: {line}"

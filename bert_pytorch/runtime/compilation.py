@@ -1,0 +1,69 @@
+"""Compiling parts of a model (`torch.compile`), where the machine can."""
+
+import logging
+import time
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from bert_pytorch.config.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+class CompileConfig(Settings):
+    """Compilation."""
+
+    compile: bool = False
+    """Compile what lies between attentions (projections, activations, dropout, residual sums, LayerNorms) into fused
+    kernels. Costs up to a minute at the start; without a C++ compiler (CPU) or Triton (GPU) the run goes on uncompiled,
+    with a warning."""
+
+
+class Compilation(NamedTuple):
+    """Whether this machine can compile for a device."""
+
+    works: bool
+    reason: str
+
+
+def try_compiler(device: torch.device) -> Compilation:
+    """Compile one small function for `device` and run it, forward and backward: nothing less tells whether it works."""
+    started = time.perf_counter()
+    try:
+        value = torch.ones(16, device=device, requires_grad=True)
+        torch.compile(_small, dynamic=True)(value).backward()
+    except Exception as error:  # a missing compiler, linker or header, each in an exception of its own
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        return Compilation(False, f"{type(error).__name__}: {lines[0] if lines else 'no reason given'}")
+    return Compilation(True, f"a first function took {time.perf_counter() - started:.0f} s")
+
+
+def _small(value: Tensor) -> Tensor:
+    return (torch.nn.functional.gelu(value) * 2).sum()
+
+
+def compile_modules(modules: Iterable[nn.Module], device: torch.device) -> bool:
+    """Compile modules in place: names of parameters stay, each is compiled when it is first called.
+
+    Modules of one kind and size share their code, and it holds for batches of all sizes.
+
+    Returns:
+        Whether they were compiled; the log tells why not.
+    """
+    compilation = try_compiler(device)
+    if not compilation.works:
+        logger.warning(
+            "compile: not possible here, so the run goes on without (%s). A CPU needs a C++ compiler (apt-get install "
+            "g++), a GPU Triton.",
+            compilation.reason,
+        )
+        return False
+    count = 0
+    for module in modules:
+        module.compile(dynamic=True)
+        count += 1
+    logger.info("compile: %d modules, when they are first called (%s)", count, compilation.reason)
+    return True
