@@ -43,7 +43,9 @@ def row_bands(descriptor: int, data: h5py.Dataset) -> Iterator[np.ndarray]:
         NotPlainGzipError: before the first rows or after some, where h5py must read them.
     """
     shape, chunk, dtype, shuffled = data.shape, data.chunks, data.dtype, _is_shuffled(data)
-    if shuffled is None or max(math.prod(chunk), chunk[0] * math.prod(shape[1:])) * dtype.itemsize > _LARGEST:
+    if shuffled is None or not math.prod(shape):
+        raise NotPlainGzipError
+    if max(math.prod(chunk), chunk[0] * math.prod(shape[1:])) * dtype.itemsize > _LARGEST:
         raise NotPlainGzipError
     stored, size = _stored_chunks(data), math.prod(chunk) * dtype.itemsize
     columns = [range(0, end, step) for end, step in zip(shape[1:], chunk[1:], strict=True)]
@@ -103,7 +105,7 @@ def _inflated(descriptor: int, offset: int, length: int, size: int) -> np.ndarra
     inflater = inflating.decompressobj()
     try:
         found = inflater.decompress(os.pread(descriptor, length, offset), size + 1)
-    except inflating.error:
+    except (inflating.error, OSError, OverflowError):  # a hostile offset, a failing disk: h5py says which
         raise NotPlainGzipError from None
     if len(found) != size or not inflater.eof:
         raise NotPlainGzipError

@@ -1,5 +1,6 @@
 """Gzip datasets inflated without HDF5 are byte for byte what h5py reads; all else is left to h5py."""
 
+import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -159,3 +160,27 @@ def test_a_damaged_chunk_is_left_to_h5py_which_names_its_row(content: bytes, tmp
     if content[:2] != zlib.compress(b"")[:2]:
         with pytest.raises(DamagedShardError, match="input_ids cannot be decompressed from row 14 on"):
             by_h5py(path)
+
+
+def test_rows_of_nothing_are_left_to_h5py(tmp_path: Path) -> None:
+    path = tmp_path / "a.hdf5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("input_ids", (50, 0), "<i4", maxshape=(None, None), chunks=(7, 4), compression="gzip")
+    with pytest.raises(NotPlainGzipError):
+        joined(path)
+    assert by_h5py(path) == b""
+
+
+@pytest.mark.parametrize("offset", [2**64 - 16, 2**63 - 1, 2**62])
+def test_a_chunk_at_an_impossible_place_is_damage_of_its_row(offset: int, tmp_path: Path) -> None:
+    path = tmp_path / "a.hdf5"
+    with h5py.File(path, "w") as file:
+        data = file.create_dataset("input_ids", data=values("<i4", (50, 16)), chunks=(25, 16), compression="gzip")
+        found = data.id.get_chunk_info(1).byte_offset
+    content = path.read_bytes()
+    assert content.count(struct.pack("<Q", found)) == 1
+    path.write_bytes(content.replace(struct.pack("<Q", found), struct.pack("<Q", offset)))
+    with pytest.raises(NotPlainGzipError):
+        joined(path)
+    with pytest.raises(DamagedShardError, match="input_ids cannot be decompressed from row 25 on"):
+        by_h5py(path)
