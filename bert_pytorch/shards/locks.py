@@ -40,10 +40,14 @@ def locked(lock_file: Path, level: int = logging.INFO) -> Iterator[None]:
 
 
 def is_locked(descriptor: int) -> bool:
-    """Tell whether somebody else holds the lock of an open file; takes it where nobody does."""
+    """Tell whether somebody else holds the lock of a file that is open to read.
+
+    Raises:
+        OSError: where there are no locks.
+    """
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # a file system without locks cannot tell: let it stay
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # NFS wants files open to write for the other kind
+    except BlockingIOError:
         return True
     return False
 

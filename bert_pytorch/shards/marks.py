@@ -67,10 +67,13 @@ class Living(NamedTuple):
 
 
 def living(folder: Path, kind: str) -> Iterator[Living]:
-    """Yield the marks of living processes and remove those of others."""
+    """Yield the marks of living processes and remove those of others.
+
+    A file system without locks tells of nobody: better too many files in the cache than one that waits for the dead.
+    """
     for file in folder.glob(f"{kind}*-*-*"):
         since, key, _ = file.name.removeprefix(kind).split("-", 2)
-        with contextlib.suppress(FileNotFoundError, PermissionError), file.open("rb") as mark:
+        with contextlib.suppress(OSError), file.open("rb") as mark:
             if is_locked(mark.fileno()):
                 yield Living(int(since), key, file.stat().st_size)
             else:

@@ -1,5 +1,7 @@
 """Room in the cache that several share: who goes first, who gives way, and that ended processes hold nothing."""
 
+import errno
+import fcntl
 import mmap
 import os
 import subprocess
@@ -8,12 +10,14 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import pytest
 
 from bert_pytorch.shards import room
 from bert_pytorch.shards.cache import INCOMING, REMOTE
 from bert_pytorch.shards.locks import InUse
+from bert_pytorch.shards.marks import RESERVED
 from bert_pytorch.shards.room import NoRoom, Promise, reserved
 from tests.support.data import REPOSITORY
 
@@ -168,3 +172,35 @@ def test_readers_of_one_set_share_its_promise(copies: Path) -> None:
     assert (first.beside, second.beside, third.beside) == (0, 0, 6 * KIB)
     for promise in (first, second, third):
         promise.close()
+
+
+def test_a_killed_process_holds_no_room_where_files_to_lock_must_be_open_to_write(
+    copies: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As flock(2) tells of NFS."""
+    genuine = fcntl.flock
+
+    def as_nfs(file: int | IO[bytes], operation: int) -> None:
+        to_write = fcntl.fcntl(file, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
+        if operation & fcntl.LOCK_EX and not to_write:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        genuine(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", as_nfs)
+    (copies.parents[2] / f"{RESERVED}{1:020d}-{'0' * 16}-killed").write_bytes(bytes(10 * KIB))
+    with reserved(copies / "b", 10 * KIB, "give_up"), pytest.raises(NoRoom):
+        with reserved(copies / "c", 1, "give_up"):  # those of the living count
+            pass
+
+
+def test_a_killed_process_makes_nobody_wait_where_there_are_no_locks(
+    copies: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    monkeypatch.setattr(fcntl, "fcntl", refused)
+    (copies.parents[2] / f"{RESERVED}{1:020d}-{'0' * 16}-killed").write_bytes(bytes(10 * KIB))
+    with reserved(copies / "b", 10 * KIB, "give_up"):
+        pass
