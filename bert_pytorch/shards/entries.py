@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from bert_pytorch.errors import DamagedShardError
 from bert_pytorch.shards.headers import Header
 from bert_pytorch.shards.layouts import Layout
 
@@ -30,6 +31,17 @@ class ShardEntry(NamedTuple):
             header.next_sentence,
             {name: header.attributes[name] for name in ("vocabulary_sha256", "lowercase") if name in header.attributes},
         )
+
+    def refuse_other(self, header: Header) -> None:
+        """Raise `DamagedShardError` where a header does not say what this does."""
+        found = ShardEntry.of(header)
+        for name in ("num_rows", "layout", "sequence_length", "next_sentence", "attributes"):
+            if getattr(found, name) != getattr(self, name):
+                raise DamagedShardError(
+                    f"{header.path}: its {name.replace('_', ' ')} is {getattr(found, name)}, its manifest says "
+                    f"{getattr(self, name)}. Build the set again.",
+                    self.path,
+                )
 
 
 class ShardFiles(Protocol):

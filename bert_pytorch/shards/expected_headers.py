@@ -12,7 +12,7 @@ from h5py import h5a, h5d, h5f, h5l, h5t
 
 from bert_pytorch.shards.entries import ShardEntry
 from bert_pytorch.shards.headers import Header
-from bert_pytorch.shards.layouts import COLUMNS, INPUT_IDS
+from bert_pytorch.shards.layouts import COLUMNS, INPUT_IDS, width_problem
 
 _TEXT = h5t.py_create(h5py.string_dtype(), logical=True)
 _BOOL = h5t.py_create(np.dtype(bool), logical=True)
@@ -67,6 +67,8 @@ def _checked(file: h5f.FileID, entry: ShardEntry) -> Header | None:
             return None
         shapes[name], offsets[name] = (column.dtype, shape), offset
     if shapes[INPUT_IDS][1][1] != entry.sequence_length:
+        return None
+    if width_problem({name: shape for name, (_, shape) in shapes.items()}) is not None:
         return None
     return Header(
         path=entry.path,

@@ -5,6 +5,7 @@ HDF5 unpacks a whole chunk for a row; a flat file can be memory-mapped.
 
 import contextlib
 import hashlib
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -25,18 +26,25 @@ Columns = Mapping[str, tuple[str, tuple[int, ...]]]
 """Dtype and shape of each dataset."""
 
 
+def num_bytes(dtype: str, shape: tuple[int, ...]) -> int:
+    """Return the bytes of a dataset, however many a hostile file says it has."""
+    return np.dtype(dtype).itemsize * math.prod(shape)
+
+
 def flat_offsets(columns: Columns) -> tuple[dict[str, int], int]:
     """Return the byte offset of each dataset in the flat file, and the file's size."""
     offsets, end = {}, 0
     for name, (dtype, shape) in columns.items():
         offsets[name] = -(-end // _ALIGNMENT) * _ALIGNMENT
-        end = offsets[name] + _size(dtype, shape)
+        end = offsets[name] + num_bytes(dtype, shape)
     return offsets, end
 
 
 def spare_flat_files(paths: Iterable[Path]) -> None:
     """Keep the flat files of these shards from being removed by this process."""
-    spare(cache_folder() / _name_of(path) for path in paths)
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):  # found out when it is read
+            spare([cache_folder() / _name_of(path)])
 
 
 def flat_file(path: Path, columns: Columns) -> Path:
@@ -101,7 +109,7 @@ def parts_by_h5py(path: Path, data: h5py.Dataset) -> Iterator[np.ndarray]:
         DamagedShardError: naming the first row that cannot be read.
     """
     name, chunk = data.name.rpartition("/")[2], data.chunks[0] if data.chunks else 1
-    row_bytes = max(1, _size(data.dtype.str, data.shape[1:]))
+    row_bytes = max(1, num_bytes(data.dtype.str, data.shape[1:]))
     rows = max(1, _BYTES_AT_ONCE // row_bytes // chunk) * chunk  # whole chunks: each once
     for start in range(0, data.shape[0], rows):
         with _naming_damage(path, name, data, start, min(start + rows, data.shape[0])):
@@ -134,7 +142,3 @@ def _first_unreadable(data: h5py.Dataset, start: int, stop: int) -> int:
         except OSError:
             return row
     return start
-
-
-def _size(dtype: str, shape: tuple[int, ...]) -> int:
-    return int(np.dtype(dtype).itemsize * np.prod(shape, dtype=np.int64))

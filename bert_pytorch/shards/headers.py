@@ -8,10 +8,12 @@ import numpy as np
 
 from bert_pytorch.errors import DamagedShardError, InputError
 from bert_pytorch.shards import layouts
-from bert_pytorch.shards.flat_files import flat_offsets
+from bert_pytorch.shards.flat_files import flat_offsets, num_bytes
 from bert_pytorch.shards.layouts import COLUMNS, Layout
 
 _PROBED_ROWS = 256
+_MOST_EXPANSION = 2048
+"""Times that data grow when decompressed; DEFLATE manages 1,032 at most, of zeros alone."""
 
 
 class Header(NamedTuple):
@@ -82,6 +84,10 @@ def _header_of(path: Path, file: h5py.File) -> Header:
         raise DamagedShardError(f"{path}: it has no rows. Remove it.", path)
     if length > layouts.LONGEST_SEQUENCE:
         raise InputError(f"{path}: its rows have {length} tokens, wanted {layouts.LONGEST_SEQUENCE} at most.")
+    problem = layouts.width_problem({name: data.shape for name, data in columns.items()})
+    if problem is not None:
+        raise DamagedShardError(f"{path}: {problem}. Build the shard again.", path)
+    _refuse_bloat(path, columns)
     return Header(
         path=path,
         layout=layout,
@@ -92,6 +98,15 @@ def _header_of(path: Path, file: h5py.File) -> Header:
         offsets=_offsets(columns),
         attributes={name: _plain(value) for name, value in file.attrs.items()},
     )
+
+
+def _refuse_bloat(path: Path, columns: dict[str, h5py.Dataset]) -> None:
+    """Refuse datasets that no file of this size can hold, before they fill memory or the disk."""
+    size, found = path.stat().st_size, sum(num_bytes(data.dtype.str, data.shape) for data in columns.values())
+    if found > _MOST_EXPANSION * size:
+        raise DamagedShardError(
+            f"{path}: its datasets have {found:,} bytes, more than a file of {size:,} can hold. Build it again.", path
+        )
 
 
 def _num_sequences(path: Path, file: h5py.File, rows: int) -> int:

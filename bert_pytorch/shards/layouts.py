@@ -7,6 +7,7 @@ packed   Habana's Model-References, `pack_pretraining_data_pytorch.py`: NVIDIA's
 n rows of a shard, L their length, P slots for masked tokens.
 """
 
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 Layout = Literal["native", "nvidia", "packed"]
@@ -67,6 +68,21 @@ COLUMNS: dict[Layout, dict[str, Column]] = {
         NEXT_SENTENCE_WEIGHTS: Column("<i4", 2),
     },
 }
+
+_OF_ONE_WIDTH = ((INPUT_IDS, INPUT_MASK, SEGMENT_IDS, POSITIONS), (MASKED_POSITIONS, MASKED_IDS), BY_SLOT)
+
+
+def width_problem(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+    """Say which rows of datasets, by their shapes, do not go together or are too wide; None where all is well."""
+    for names in _OF_ONE_WIDTH:
+        found = {name: shapes[name] for name in names if name in shapes}
+        if len({shape[1:] for shape in found.values()}) > 1:
+            return f"its datasets differ in width: {found}"
+    for name, shape in shapes.items():
+        if len(shape) > 1 and shape[1] > LONGEST_SEQUENCE:
+            return f"{name} has rows of {shape[1]} values, wanted {LONGEST_SEQUENCE} at most"
+    ends = shapes.get(SPECIAL_TOKEN_POSITIONS, (0, 2))[1]
+    return None if ends in (2, 3) else f"{SPECIAL_TOKEN_POSITIONS} has rows of {ends} values, wanted 2 or 3"
 
 
 def layout_of(names: set[str]) -> Layout | None:

@@ -9,6 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from bert_pytorch.errors import InputError
 from bert_pytorch.shards.layouts import LONGEST_SEQUENCE, MANIFEST, SCHEMA_VERSION, Layout
 
+_MOST_ROWS = 2**40
+"""Of a shard, so that those of all can be added up, whatever a hostile file says."""
+
 
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
@@ -18,7 +21,7 @@ class ShardRecord(_Record):
     """One file of the set."""
 
     name: str
-    rows: int
+    rows: int = Field(gt=0, le=_MOST_ROWS)
     tokens: int
     """Tokens before the padding, special ones included."""
     shortest: int = 0

@@ -1,17 +1,23 @@
 """The rows of one shard, memory-mapped: in place, or decompressed by `shards.flat_files`."""
 
-import math
+import contextlib
+import io
 import mmap
 import os
+from pathlib import Path
 
 import numpy as np
 
 from bert_pytorch.errors import DamagedShardError
 from bert_pytorch.records import SequenceRows
 from bert_pytorch.shards import layouts, packed
-from bert_pytorch.shards.flat_files import flat_file, flat_offsets
+from bert_pytorch.shards.cache import LIMIT_VARIABLE
+from bert_pytorch.shards.flat_files import flat_file, flat_offsets, num_bytes
 from bert_pytorch.shards.headers import Header, advice_for
+from bert_pytorch.shards.room import NoRoom
 from bert_pytorch.shards.row_columns import needed_columns, rows_of, unpacked
+
+_MOST_TRIES = 5
 
 
 class OpenShard:
@@ -19,14 +25,12 @@ class OpenShard:
 
     def __init__(self, header: Header) -> None:
         self.header = header
-        path, offsets = header.path, header.offsets
-        if offsets is None:
-            path, offsets = flat_file(header.path, header.columns), flat_offsets(header.columns)[0]
-        self._path = path
-        with path.open("rb", buffering=0) as file:
+        offsets = header.offsets if header.offsets is not None else flat_offsets(header.columns)[0]
+        self._path, opened = _opened(header)
+        with opened as file:
             self._size = os.fstat(file.fileno()).st_size
             if any(
-                offsets[name] + _bytes(dtype, shape) > self._size for name, (dtype, shape) in header.columns.items()
+                offsets[name] + num_bytes(dtype, shape) > self._size for name, (dtype, shape) in header.columns.items()
             ):
                 raise self._truncated(self._size)
             whole = mmap.mmap(file.fileno(), self._size, access=mmap.ACCESS_READ)  # one descriptor a shard
@@ -73,6 +77,20 @@ class OpenShard:
         )
 
 
+def _opened(header: Header) -> tuple[Path, io.FileIO]:
+    """Open what is to be mapped; a flat file may go again before that, where processes share too little room."""
+    if header.offsets is not None:
+        return header.path, io.FileIO(header.path)
+    for _ in range(_MOST_TRIES):
+        path = flat_file(header.path, header.columns)
+        with contextlib.suppress(FileNotFoundError):
+            return path, io.FileIO(path)
+    raise NoRoom(
+        f"{header.path}: decompressed {_MOST_TRIES} times, and others removed it from the cache each time. Raise "
+        f"${LIMIT_VARIABLE} for all of them."
+    )
+
+
 def _places(header: Header, columns: dict[str, np.ndarray]) -> np.ndarray:
     """Return where each sequence of a packed shard stands, as `packed.places_of`."""
     places = packed.places_of(columns[layouts.NEXT_SENTENCE_WEIGHTS])
@@ -83,7 +101,3 @@ def _places(header: Header, columns: dict[str, np.ndarray]) -> np.ndarray:
             header.path,
         )
     return places
-
-
-def _bytes(dtype: str, shape: tuple[int, ...]) -> int:
-    return int(np.dtype(dtype).itemsize) * math.prod(shape)

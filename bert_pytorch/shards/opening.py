@@ -148,7 +148,8 @@ def _look_at_all(paths: list[Path], path: Path, split: Split) -> tuple[list[_Fou
                     found.append(_Found(entry, None, None))
                     continue
                 header = read_header(file)
-                _refuse_other_rows(header, entry)
+                if entry is not None:
+                    entry.refuse_other(header)
                 found.append(_Found(entry or ShardEntry.of(header), header, None))
             except DamagedShardError as error:
                 if entry is not None:
@@ -165,14 +166,6 @@ def _refuse_other_size(file: Path, wanted: int) -> None:
             f"{file}: found {size:,} bytes, its manifest says {wanted:,}: truncated or exchanged. "
             f"`python -m bert_pytorch.corpus verify --input {file.parent}` names all that is wrong.",
             file,
-        )
-
-
-def _refuse_other_rows(header: Header, entry: ShardEntry | None) -> None:
-    if entry is not None and header.num_rows != entry.num_rows:
-        raise DamagedShardError(
-            f"{header.path}: {header.num_rows} rows, its manifest says {entry.num_rows}. Build the set again.",
-            header.path,
         )
 
 

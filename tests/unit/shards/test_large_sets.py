@@ -348,7 +348,16 @@ def test_nothing_is_left_to_skip(tmp_path: Path) -> None:
         open_shards(tmp_path, on_bad_shard="skip")
 
 
-@pytest.mark.parametrize(
+def exchange(folder: Path, number: int, rows: SequenceRows, attributes: dict[str, str | bool]) -> None:
+    """Put another shard in the place of one, of whose bytes the manifest knows."""
+    path = folder / f"train_{number}.hdf5"
+    write_shard(path, rows, attributes)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["shards"][number]["bytes"] = path.stat().st_size
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+not_what_the_manifest_says = pytest.mark.parametrize(
     ("what", "attributes", "rows"),
     [
         ("num rows is 4", ATTRIBUTES, make_rows(4, LENGTH)),
@@ -359,19 +368,42 @@ def test_nothing_is_left_to_skip(tmp_path: Path) -> None:
         ("lowercase", {**ATTRIBUTES, "lowercase": False}, make_rows(5)),
     ],
 )
+
+
+@not_what_the_manifest_says
 def test_a_shard_that_is_not_what_its_manifest_says_is_refused_when_it_is_touched(
     what: str, attributes: dict[str, str | bool], rows: SequenceRows, tmp_path: Path
 ) -> None:
     sound = write_set(tmp_path, [5, 5])
-    write_shard(tmp_path / "train_1.hdf5", rows, attributes)
-    manifest = json.loads((tmp_path / "manifest.json").read_text())
-    manifest["shards"][1]["bytes"] = (tmp_path / "train_1.hdf5").stat().st_size
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    exchange(tmp_path, 1, rows, attributes)
     shards = open_shards(tmp_path)
     assert_same_rows(shards.rows(np.arange(5)), sound, np.arange(5))
     with pytest.raises(DamagedShardError, match=rf"train_1.hdf5: .*{what}.*its manifest says") as caught:
         shards.rows(np.array([7]))
     assert caught.value.path == tmp_path / "train_1.hdf5"
+
+
+@not_what_the_manifest_says
+def test_the_first_shard_too_is_what_its_manifest_says(
+    what: str, attributes: dict[str, str | bool], rows: SequenceRows, tmp_path: Path
+) -> None:
+    sound = write_set(tmp_path, [5, 5])
+    exchange(tmp_path, 0, rows, attributes)
+    with pytest.raises(InputError, match=rf"train_0.hdf5: .*{what}.*its manifest says"):
+        open_shards(tmp_path)
+    shards = open_shards(tmp_path, on_bad_shard="skip")
+    assert (shards.excluded, shards.sequence_length) == (frozenset({0}), LENGTH)
+    assert_same_rows(shards.rows(np.arange(5, 10)), sound, np.arange(5, 10))
+
+
+@pytest.mark.parametrize("rows", [-5, 0, 2**62, 10**30])
+def test_a_manifest_with_an_impossible_number_of_rows_is_refused(rows: int, tmp_path: Path) -> None:
+    write_set(tmp_path, [5, 5])
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    manifest["shards"][1]["rows"] = rows
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match=r"manifest.json: missing or wrong: shards"):
+        open_shards(tmp_path)
 
 
 @pytest.mark.parametrize(

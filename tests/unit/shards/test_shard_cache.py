@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 
 from bert_pytorch.errors import ConfigError, InputError
-from bert_pytorch.shards import cache, flat_files, room
+from bert_pytorch.shards import cache, flat_files, mapped, room
 from bert_pytorch.shards.opening import open_shards
 from bert_pytorch.shards.writing import write_shard
 from tests.support.sequence_rows import assert_same_rows, make_rows
+from tests.unit.shards.test_large_sets import write_set
 
 MIB = 2**20
 
@@ -239,3 +240,35 @@ def test_the_environment_says_where_and_how_much() -> None:
     for wrong in ("many", "0", "-1", "nan", "inf"):
         with pytest.raises(ConfigError, match=f"BERT_PYTORCH_CACHE_GIB: found '{wrong}', wanted a number of GiB"):
             cache.limit_bytes({"BERT_PYTORCH_CACHE_GIB": wrong})
+
+
+def test_what_is_decompressed_of_a_set_with_a_manifest_is_spared_too(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BERT_PYTORCH_CACHE_GIB", "1e-6")
+    rows = write_set(tmp_path, [20] * 4, compression="gzip")
+    shards = open_shards(tmp_path)
+    for start in range(0, 80, 20):
+        assert_same_rows(shards.rows(np.arange(start, start + 20)), rows, np.arange(start, start + 20))
+    assert len(cached(folder)) == 4
+
+
+def test_a_file_that_others_remove_before_it_is_mapped_is_made_again(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_shard(tmp_path / "train_0.hdf5", make_rows(20), {}, "gzip")
+    genuine, removals = mapped.flat_file, [1]
+
+    def removed(*arguments: object) -> Path:
+        file: Path = genuine(*arguments)  # type: ignore[arg-type]
+        if removals[0]:
+            removals[0] -= 1
+            file.unlink()
+        return file
+
+    monkeypatch.setattr(mapped, "flat_file", removed)
+    assert_same_rows(open_shards(tmp_path).rows(np.arange(20)), make_rows(20), np.arange(20))
+    cached(folder)[0].unlink()
+    removals[0] = 100
+    with pytest.raises(InputError, match=r"train_0.hdf5: decompressed 5 times.* Raise \$BERT_PYTORCH_CACHE_GIB"):
+        open_shards(tmp_path).rows(np.arange(20))

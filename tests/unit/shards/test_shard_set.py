@@ -12,6 +12,7 @@ from bert_pytorch.data.statistics import unigram_entropy
 from bert_pytorch.errors import InputError
 from bert_pytorch.records import SequenceRows, Vocabulary
 from bert_pytorch.shards import open_shards as open_shards_module
+from bert_pytorch.shards.layouts import BY_SLOT, COLUMNS
 from bert_pytorch.shards.opening import find_shards, open_shards
 from bert_pytorch.shards.writing import write_shard
 from bert_pytorch.vocabulary import vocabulary_sha256, vocabulary_text
@@ -275,6 +276,26 @@ def make_bad(case: str, folder: Path) -> None:
             with h5py.File(folder / "train_1.hdf5", "w") as file:
                 file.create_dataset("input_ids", (1, 10**12), "<i4", chunks=(1, 1024))
                 file["special_token_positions"], file["next_sentence_labels"] = np.zeros((1, 3), int), np.zeros(1, int)
+        case "other widths":
+            write_shard(folder / "train_1.hdf5", make_rows(4, slots=2), {})
+            with h5py.File(folder / "train_1.hdf5", "r+") as file:
+                del file["segment_ids"]
+                file.create_dataset("segment_ids", (4, 2**45), "<i1", chunks=(1, 1024))
+        case "wide rows":
+            write_shard(folder / "train_1.hdf5", make_rows(4, slots=2), {})
+            with h5py.File(folder / "train_1.hdf5", "r+") as file:
+                for name in ("masked_lm_positions", "masked_lm_ids"):
+                    del file[name]
+                    file.create_dataset(name, (4, 2**45), "<i4", chunks=(1, 1024))
+        case "no ends":
+            with h5py.File(folder / "train_1.hdf5", "w") as file:
+                file["input_ids"], file["special_token_positions"] = rows.input_ids, np.zeros((4, 1), int)
+                file["next_sentence_labels"] = rows.next_sentence_labels
+        case "more than fits":
+            with h5py.File(folder / "train_1.hdf5", "w") as file:
+                for name, column in COLUMNS["packed"].items():  # counted, they would fill the memory; read, the disk
+                    wide = 2 if name in BY_SLOT else 16
+                    file.create_dataset(name, (2**60, wide), column.dtype, chunks=(1024, wide), compression="gzip")
         case "unfinished":
             write_bytes(folder, "unfinished.json", b"{}")
         case "damaged manifest":
@@ -303,6 +324,10 @@ def make_bad(case: str, folder: Path) -> None:
             for case in ("external storage", "virtual", "external link", "soft link")
         ),
         ("long rows", "train_1.hdf5: its rows have 1000000000000 tokens, wanted 65536 at most"),
+        ("other widths", r"train_1.hdf5: its datasets differ in width: .*'segment_ids': \(4, 35184372088832\)"),
+        ("wide rows", "train_1.hdf5: masked_lm_positions has rows of 35184372088832 values, wanted 65536 at most"),
+        ("no ends", "train_1.hdf5: special_token_positions has rows of 1 values, wanted 2 or 3"),
+        ("more than fits", "train_1.hdf5: its datasets have [0-9,]* bytes, more than a file of [0-9,]* can hold"),
         ("unfinished", "this set is not finished"),
         ("damaged manifest", "manifest.json: it is not JSON"),
         ("incomplete manifest", "manifest.json: missing or wrong: .*vocabulary_sha256"),
