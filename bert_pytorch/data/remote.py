@@ -86,10 +86,14 @@ def open_remote_shards(
     manifest = read_manifest(around)
     if manifest is None:
         cache = _fetch_all_shards(url, around, listed, threads, options)
-        return open_shards(
-            cache.folder, split, vocabulary, otherwise_lowercase=otherwise_lowercase, on_bad_shard=on_bad_shard,
-            files=cache,
-        )  # fmt: skip
+        try:
+            return open_shards(
+                cache.folder, split, vocabulary, otherwise_lowercase=otherwise_lowercase, on_bad_shard=on_bad_shard,
+                files=cache,
+            )  # fmt: skip
+        except BaseException:
+            cache.close()
+            raise
     records = [record for record in manifest.shards if is_held_out(record.name) == (split == "eval")]
     missing = [record.name for record in records if record.name not in listed]
     if missing:

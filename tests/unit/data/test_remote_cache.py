@@ -16,7 +16,7 @@ from bert_pytorch.data.config import DataConfig
 from bert_pytorch.data.corpora import Corpora
 from bert_pytorch.data.opening import open_corpora
 from bert_pytorch.data.shard_cache import RemoteShard, ShardCache
-from bert_pytorch.errors import ConfigError
+from bert_pytorch.errors import ConfigError, InputError
 from bert_pytorch.remote.errors import TransferError
 from bert_pytorch.remote.fetch import FetchOptions
 from bert_pytorch.shards.cache import cache_folder
@@ -125,6 +125,14 @@ def test_other_objects_of_a_set_without_a_manifest_are_fetched_anew(server: str,
     after = open_foreign(local, "foreign")
     assert after.num_sequences < before
     assert after.sources[0].rows(np.arange(1)).input_ids[0, 1] == 1234
+
+
+def test_a_set_that_cannot_be_opened_promises_itself_no_room(server: str, local: Path, tmp_path: Path) -> None:
+    bucket(server).put_object(Key="garbage/train_0.hdf5", Body=b"x" * 999)
+    with pytest.raises(InputError, match=r"train_0.hdf5: not a readable HDF5 file") as caught:
+        open_foreign(local, "garbage")
+    assert list((tmp_path / "cache").glob(".promised-*")) == []
+    del caught  # it held all frames until here
 
 
 def test_a_set_without_a_manifest_must_fit_whole(server: str, local: Path, monkeypatch: pytest.MonkeyPatch) -> None:
