@@ -102,7 +102,7 @@ def test_a_teacher_helps_a_student_that_begins_from_its_layers(
 
 def test_accumulation_and_two_gloo_ranks_equal_the_whole_batch(flags: dict[str, Any], tmp_path: Path) -> None:
     whole, accumulated, ranks = tmp_path / "whole", tmp_path / "accumulated", tmp_path / "ranks"
-    flags |= {"max_steps": 8, "skip_checkpoint": True, "learning_rate": 2e-3, "optimizer": "lamb"}
+    flags |= {"max_steps": 5, "skip_checkpoint": True, "learning_rate": 2e-3, "optimizer": "lamb"}
     assert pretrain_here(**{**flags, "local_batch_size": 24}, output_dir=whole).code == 0
     assert pretrain_here(**{**flags, "local_batch_size": 7}, output_dir=accumulated).code == 0
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
@@ -112,7 +112,7 @@ def test_accumulation_and_two_gloo_ranks_equal_the_whole_batch(flags: dict[str, 
     reference = metrics(whole, "train")
     for run in (accumulated, ranks):
         rows = metrics(run, "train")
-        assert len(rows) == 8
+        assert len(rows) == 5
         for key in ("loss", "mlm_loss", "soft_target_loss", "cosine_loss", "grad_norm"):
             assert [row[key] for row in rows] == pytest.approx([row[key] for row in reference], rel=2e-6), key
 
@@ -139,6 +139,20 @@ def test_without_the_cosine_loss_student_and_teacher_differ_in_width_and_rows_an
     row = metrics(tmp_path / "run", "train")[-1]
     assert row["cosine_loss"] is None
     assert row["loss"] == pytest.approx(5 * row["soft_target_loss"] + 2 * row["mlm_loss"] + row["nsp_loss"], rel=1e-12)
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("bf16", 2e-2), ("fp16", 5e-3)])  # 8 and 11 bits of mantissa
+def test_lower_precisions_give_the_losses_of_float32(
+    precision: str, tolerance: float, flags: dict[str, Any], tmp_path: Path
+) -> None:
+    flags |= {"global_batch_size": 8, "max_steps": 2, "skip_checkpoint": True}
+    rows = []
+    for name in ("fp32", precision):
+        outcome = pretrain_here(**flags, precision=name, output_dir=tmp_path / name)
+        assert outcome.code == 0, outcome.err
+        rows.append(metrics(tmp_path / name, "train")[-1])
+    for key in ("soft_target_loss", "mlm_loss", "cosine_loss"):
+        assert rows[1][key] == pytest.approx(rows[0][key], rel=tolerance), key
 
 
 def _with_another_vocabulary(flags: dict[str, Any], folder: Path) -> dict[str, Any]:
