@@ -12,12 +12,16 @@ import torch.nn.functional as F
 import transformers
 from torch import Tensor, nn
 
+from bert_pytorch.data.loader import Update
 from bert_pytorch.interop.huggingface import export_huggingface, their_tensors
 from bert_pytorch.models.distillation import TaughtModel, Teacher
 from bert_pytorch.models.inputs import PackedBatch
 from bert_pytorch.models.losses import EachLoss, LossTerms
 from bert_pytorch.models.pretraining import PretrainingModel
 from bert_pytorch.records import MicroBatch
+from bert_pytorch.runtime.distributed import World
+from bert_pytorch.runtime.precision import PrecisionConfig, choose_precision
+from bert_pytorch.training.step import OptimizerStep
 from tests.numerics.test_packed_forms import in_rows
 from tests.support.architectures import config_of, spread_model
 from tests.support.errors_between import largest_error, relative_error
@@ -115,25 +119,53 @@ def test_losses_and_gradients_of_the_student_are_those_of_a_dense_computation_in
     assert largest_error(their_tensors(gradients, STUDENT, VOCABULARY), wanted) < tolerance
 
 
-def test_micro_batches_and_fixed_rows_add_up_to_the_whole_batch() -> None:
+FORMS = {
+    "one micro-batch": lambda one, other: [joined(one, other)],
+    "two": lambda one, other: [one, other],
+    "one in fixed rows": lambda one, other: [in_rows(joined(one, other), 3)],
+    "two in fixed rows": lambda one, other: [in_rows(one, 1), in_rows(other, 12)],
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_update_takes_the_gradient_of_the_dense_computation_however_it_is_cut(form: str, tmp_path: Path) -> None:
     student, teacher = pair(torch.float64)
-    taught = TaughtModel(student, Teacher(teacher, temperature=2.0, weights=AUTHORS))
-    batch = random_micro_batch((5, 17, 9), V, pairs=False, seed=1)
-    more = random_micro_batch((33, 1, 12, 1), V, pairs=False, seed=2, masked_fraction=0.05)
-    counts = EachLoss(*(one + other for one, other in zip(counts_of(batch), counts_of(more), strict=True)))
+    theirs, their_teacher = opened(student, tmp_path / "student"), opened(teacher, tmp_path / "teacher").eval()
+    one = random_micro_batch((5, 17, 9), V, pairs=False, seed=1)
+    other = random_micro_batch((33, 1, 12, 1), V, pairs=False, seed=2, masked_fraction=0.05)
+    one, other = (part._replace(input_ids=np.maximum(part.input_ids, 1)) for part in (one, other))
 
-    def total_and_gradients(parts: list[MicroBatch]) -> tuple[Tensor, dict[str, Tensor]]:
-        student.zero_grad()
-        shares = [taught(PackedBatch.from_numpy(part, "cpu")).share_of_loss(AUTHORS, counts) for part in parts]
-        total = torch.stack(shares).sum()
-        total.backward()
-        return total.detach(), {name: tensor.grad.clone() for name, tensor in student.named_parameters()}
+    means = dense_losses(theirs.train(), their_teacher, padded(PackedBatch.from_numpy(joined(one, other), "cpu")), 2.0)
+    loss = torch.stack([weight * mean for weight, mean in zip(AUTHORS, means, strict=True)]).sum()
+    loss.backward()
 
-    wanted, reference = total_and_gradients([joined(batch, more)])
-    for parts in ([batch, more], [in_rows(joined(batch, more), 3)], [in_rows(batch, 1), in_rows(more, 12)]):
-        found, gradients = total_and_gradients(parts)
-        assert relative_error(found, wanted) < 1e-12
-        assert largest_error(gradients, reference) < 1e-9
+    before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
+    outcome = optimizer_step(student, teacher)(Update(FORMS[form](one, other), 0, 0, 7), step=1, learning_rate=1.0)
+    moved = {name: before[name] - tensor for name, tensor in student.state_dict().items()}  # SGD: by the gradient
+
+    assert outcome.loss == pytest.approx(loss.item(), rel=1e-12)
+    found = (outcome.mlm_loss, outcome.soft_target_loss, outcome.cosine_loss)
+    assert found == pytest.approx((means.mlm.item(), means.soft_targets.item(), means.cosine.item()), rel=1e-12)
+    wanted = {name: parameter.grad for name, parameter in theirs.named_parameters()}
+    assert largest_error(their_tensors(moved, STUDENT, VOCABULARY), wanted) < 1e-9
+
+
+def optimizer_step(student: PretrainingModel, teacher: PretrainingModel) -> OptimizerStep:
+    """Make the step of a run of one rank, with plain gradient descent."""
+    precision = choose_precision(PrecisionConfig(precision="fp32"), torch.device("cpu"))
+    return OptimizerStep(
+        TaughtModel(student, Teacher(teacher, temperature=2.0, weights=AUTHORS)),
+        torch.optim.SGD(student.parameters(), lr=1.0),
+        world=World(),
+        device=torch.device("cpu"),
+        precision=precision,
+        scaler=precision.gradient_scaler(),
+        max_grad_norm=0.0,
+        loss_weights=AUTHORS,
+        flops_of=lambda batch: 0,
+        seed=0,
+        stop_requested=lambda: False,
+    )
 
 
 def joined(one: MicroBatch, other: MicroBatch) -> MicroBatch:
