@@ -22,8 +22,8 @@ class DistillationConfig(Settings):
     """
 
     teacher: Path | None = None
-    """Learn from this model as well as from the labels: a ckpt_N.pt, a run's output folder, or a Hugging Face folder.
-    It needs a masked-LM head and the corpus's vocabulary."""
+    """Learn from this model as well as from the labels: a ckpt_N.pt, a run's output folder, a Hugging Face folder, or
+    the hub's name of a model (owner/name).  It needs a masked-LM head and the corpus's vocabulary."""
     init_from_teacher_layers: bool = False
     """Begin from the teacher's embeddings, head and evenly spread layers: for 6 of 12 the 1st, 3rd, 5th, 8th, 10th and
     12th, as DistilBERT's authors chose."""

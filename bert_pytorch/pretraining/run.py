@@ -68,9 +68,9 @@ def pretrain(resolved: Resolved[PretrainingConfig], world: World) -> EndReason:
         if start.kind == "finished":
             world.on_first(lambda: complete_finished_run(output_dir, store.path_of(start.step), start.step))
             return "finished"
-        if config.init_checkpoint is not None and start.checkpoint is None:
-            given = config.init_checkpoint
-            world.on_first(lambda: local_source(given))  # one rank fetches, the others find it
+        begun_from = config.init_checkpoint if start.checkpoint is None else None
+        sources = [source for source in (begun_from, config.teacher) if source is not None]
+        world.on_first(lambda: [local_source(source) for source in sources])  # one rank fetches, the others find it
         logger.info("device: %s; ranks: %d", chosen.reason, world.size)
         session, learner, saved = world.together(lambda: _prepare(config, world, chosen.device, stop, store, start))
         fast_paths = world.together(lambda: _agree(session, learner, saved))

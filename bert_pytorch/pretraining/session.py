@@ -15,8 +15,8 @@ from bert_pytorch.interop.matching import LoadedWeights
 from bert_pytorch.interop.sources import CHECKPOINTS, EXPORTED
 from bert_pytorch.models.build import build_model
 from bert_pytorch.models.config import ModelConfig
-from bert_pytorch.models.layers import blocks_between_attentions
 from bert_pytorch.models.distillation import TaughtModel, Teacher
+from bert_pytorch.models.layers import blocks_between_attentions
 from bert_pytorch.models.pretraining import PretrainingModel
 from bert_pytorch.models.size import num_parameters
 from bert_pytorch.optim.config import build_optimizer
