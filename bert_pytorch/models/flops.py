@@ -56,9 +56,14 @@ class Product(NamedTuple):
 
 def training_flops(config: ModelConfig, work: BatchWork) -> int:
     """Return the model FLOPs of a forward and a backward pass."""
+    return FORWARD_AND_BACKWARD * forward_flops(config, work)
+
+
+def forward_flops(config: ModelConfig, work: BatchWork) -> int:
+    """Return the model FLOPs of a forward pass, all that a teacher needs."""
     products = sum(product.flops for product in linear_products(config, int(work.lengths.sum()), work.num_masked))
     heads = _next_sentence_flops(config, len(work.lengths))
-    return FORWARD_AND_BACKWARD * (products + _attention_flops(config, work.lengths) + heads)
+    return products + _attention_flops(config, work.lengths) + heads
 
 
 def linear_products(config: ModelConfig, tokens: int, masked_tokens: int) -> list[Product]:

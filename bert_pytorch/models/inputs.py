@@ -41,6 +41,17 @@ class PackedBatch(NamedTuple):
         """Length of the longest sequence."""
         return max(self.lengths, default=0)
 
+    @property
+    def real_tokens(self) -> Tensor | None:
+        """Which tokens are no padding, bool (T,); None where all are."""
+        if self.row_length is None:
+            return None
+        rows = len(self.input_ids) // self.row_length
+        slots = (len(self.cu_seqlens) - 1) // rows
+        padding_starts = self.cu_seqlens[slots - 1 :: slots].unsqueeze(1)  # the last slot of each row
+        places = torch.arange(len(self.input_ids), device=self.input_ids.device).view(rows, self.row_length)
+        return (places < padding_starts).view(-1)
+
     @classmethod
     def from_numpy(cls, batch: MicroBatch, device: torch.device | str) -> Self:
         """Move a micro-batch to `device`; copies to a GPU go through pinned memory and do not block the host."""

@@ -18,6 +18,7 @@ from bert_pytorch.models.encoder import Encoder
 from bert_pytorch.models.heads import PretrainingHeads
 from bert_pytorch.models.initialization import initialize_weights
 from bert_pytorch.models.inputs import PackedBatch
+from bert_pytorch.models.lessons import Lesson
 from bert_pytorch.models.losses import LossTerms, count_correct, cross_entropy_sum
 from bert_pytorch.models.wanted import WantedTokens
 
@@ -66,21 +67,29 @@ class PretrainingModel(AttendingModel, ABC):
         firsts = cu_seqlens[:-1].clamp(max=len(hidden) - 1)  # an empty slot may begin behind the last token
         return self._pair_scores(hidden.index_select(0, firsts))
 
-    def forward(self, batch: PackedBatch, with_accuracy: bool = False) -> LossTerms:
+    def forward(self, batch: PackedBatch, with_accuracy: bool = False, lesson: Lesson | None = None) -> LossTerms:
         """Return the losses as sums over the masked tokens and the pairs, those with a label.
 
         A batch without masked tokens gives every parameter a zero gradient (DDP waits for all of them).  A model with
         a next-sentence head that is fed a batch without pair labels leaves that head untouched: fit for evaluation.
+
+        Args:
+            batch: T tokens, M of them masked.
+            with_accuracy: whether to count what is predicted rightly.
+            lesson: what a teacher says of the batch, to be learnt as well.
         """
         pairs = batch.next_sentence_labels if self.bert.pooler is not None else None
-        wanted = WantedTokens.of(batch, with_firsts=pairs is not None)
+        everywhere = lesson is not None and lesson.hidden is not None
+        wanted = WantedTokens.of(batch, with_firsts=pairs is not None, everywhere=everywhere)
         words, decoder = tied_lookup(self.bert.embeddings.word_embeddings.weight, batch.input_ids)
         hidden = self.encode(batch, wanted.tokens, words)
         masked = hidden.index_select(0, wanted.masked)
-        nsp_loss_sum = nsp_correct = mlm_correct = None
-        if with_accuracy:
+        nsp_loss_sum = nsp_correct = mlm_correct = soft_target_loss_sum = cosine_loss_sum = None
+        if with_accuracy or lesson is not None:
             scores = self.cls.predictions(masked, decoder)
-            mlm_loss_sum, mlm_correct = cross_entropy_sum(scores, batch.labels), count_correct(scores, batch.labels)
+            mlm_loss_sum = cross_entropy_sum(scores, batch.labels)
+            mlm_correct = count_correct(scores, batch.labels) if with_accuracy else None
+            soft_target_loss_sum = lesson.soft_target_sum(scores, batch.labels) if lesson is not None else None
         else:
             mlm_loss_sum = self.cls.predictions.loss_sum(masked, decoder, batch.labels)
         if pairs is not None:
@@ -88,7 +97,9 @@ class PretrainingModel(AttendingModel, ABC):
             pair_scores = self._pair_scores(hidden.index_select(0, wanted.firsts))
             nsp_loss_sum = cross_entropy_sum(pair_scores, pairs)
             nsp_correct = count_correct(pair_scores, pairs) if with_accuracy else None
-        return LossTerms(mlm_loss_sum, nsp_loss_sum, mlm_correct, nsp_correct)
+        if lesson is not None:
+            cosine_loss_sum = lesson.cosine_sum(hidden, batch.real_tokens)
+        return LossTerms(mlm_loss_sum, nsp_loss_sum, mlm_correct, nsp_correct, soft_target_loss_sum, cosine_loss_sum)
 
     def _pair_scores(self, firsts: Tensor) -> Tensor:
         assert self.bert.pooler is not None, "this model has no next-sentence head"

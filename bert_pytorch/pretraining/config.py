@@ -8,6 +8,7 @@ from pydantic import Field
 
 from bert_pytorch.checkpoints.config import CheckpointConfig
 from bert_pytorch.data.config import DataConfig
+from bert_pytorch.models.distillation import DistillationConfig
 from bert_pytorch.optim.config import OptimizerConfig
 from bert_pytorch.optim.schedules import ScheduleConfig
 from bert_pytorch.runtime.compilation import CompileConfig
@@ -27,6 +28,7 @@ class PretrainingConfig(
     DataConfig,
     ScheduleConfig,
     OptimizerConfig,
+    DistillationConfig,
 ):
     """All keys of a pretraining run."""
 
@@ -103,6 +105,8 @@ class PretrainingConfig(
             yield "--output_dir is missing: name the folder for checkpoints, logs and the model."
         if self.model_config_file is None and self.init_checkpoint is None and self.previous_phase_end_step == 0:
             yield "--model_config_file is missing: name a shipped model (bert_base_uncased) or a JSON file of your own."
+        if self.init_checkpoint is not None and self.init_from_teacher_layers:
+            yield "--init_checkpoint and --init_from_teacher_layers both say what to begin from; keep one of them."
         if self.dry_run and self.overwrite:
             yield "--dry_run changes nothing and --overwrite removes a run; keep one of them."
         if self.overwrite and self.previous_phase_end_step > 0:

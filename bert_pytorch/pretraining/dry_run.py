@@ -68,6 +68,9 @@ def _derived(config: PretrainingConfig, world_size: int) -> Iterator[tuple[str, 
     if shards is not None:
         check_fit(model_config, shards, " ".join(config.input_dir))
     yield "parameters", f"{num_parameters(model_config):,}"
+    if config.teacher is not None:
+        parameters = num_parameters(load_source(local_source(config.teacher)).config)
+        yield "teacher", f"{parameters:,} parameters, {4 * parameters / 2**30:.2f} GiB more a rank"
     for length in lengths:
         yield (
             f"memory, length {length}",

@@ -1,4 +1,4 @@
-"""What `--init_checkpoint` names: a file, a folder, or a model of the Hugging Face hub, fetched once into the cache."""
+"""What `--init_checkpoint` and `--teacher` name: a file, a folder, or a hub's model, fetched once into the cache."""
 
 import os
 import re

@@ -15,7 +15,7 @@ from bert_pytorch.data.batching import describe_update
 from bert_pytorch.data.loader import TrainingLoader
 from bert_pytorch.data.recorded import recorded_data
 from bert_pytorch.interop.sources import load_source
-from bert_pytorch.models.flops import BatchWork, linear_products, training_flops
+from bert_pytorch.models.flops import BatchWork, forward_flops, linear_products, training_flops
 from bert_pytorch.models.pretraining import PretrainingModel
 from bert_pytorch.optim.schedules import learning_rate_factor
 from bert_pytorch.pretraining.agreement import leave_out_together, refuse_differing_data, survey_held_out
@@ -68,9 +68,9 @@ def pretrain(resolved: Resolved[PretrainingConfig], world: World) -> EndReason:
         if start.kind == "finished":
             world.on_first(lambda: complete_finished_run(output_dir, store.path_of(start.step), start.step))
             return "finished"
-        if config.init_checkpoint is not None and start.checkpoint is None:
-            given = config.init_checkpoint
-            world.on_first(lambda: local_source(given))  # one rank fetches, the others find it
+        begun_from = config.init_checkpoint if start.checkpoint is None else None
+        sources = [source for source in (begun_from, config.teacher) if source is not None]
+        world.on_first(lambda: [local_source(source) for source in sources])  # one rank fetches, the others find it
         logger.info("device: %s; ranks: %d", chosen.reason, world.size)
         session, learner, saved = world.together(lambda: _prepare(config, world, chosen.device, stop, store, start))
         fast_paths = world.together(lambda: _agree(session, learner, saved))
@@ -100,9 +100,10 @@ def _prepare(
     checkpoint = None if path is None else Checkpoint.from_dict(load_checkpoint(path), str(path))
     begin_from = config.init_checkpoint if checkpoint is None else None
     initial = load_source(local_source(begin_from), initial_hints(config)) if begin_from is not None else None
+    teacher = load_source(local_source(config.teacher)) if config.teacher is not None else None
     session = open_session(config, world, device, stop, store, start, checkpoint, initial)
     saved = checkpoint.choices if start.kind == "resume" and checkpoint is not None else {}
-    return session, build_learner(session, checkpoint, initial), saved
+    return session, build_learner(session, checkpoint, initial, teacher), saved
 
 
 def _agree(session: Session, learner: Learner, saved: dict[str, Any]) -> FastPaths:
@@ -230,17 +231,23 @@ def _training_loader(session: Session) -> TrainingLoader:
 
 def _optimizer_step(session: Session, learner: Learner) -> OptimizerStep:
     return OptimizerStep(
-        session.world.parallelize(learner.model, session.device),
+        session.world.parallelize(learner.trained(), session.device),
         learner.optimizer,
         world=session.world,
         device=session.device,
         precision=session.precision,
         scaler=learner.scaler,
         max_grad_norm=session.config.max_grad_norm,
-        flops_of=lambda batch: training_flops(session.model_config, BatchWork.of(batch)),
+        loss_weights=session.config.loss_weights(),
+        flops_of=lambda batch: _flops(session, learner, BatchWork.of(batch)),
         seed=session.config.seed,
         stop_requested=lambda: session.stop.reason() is not None,
     )
+
+
+def _flops(session: Session, learner: Learner, work: BatchWork) -> int:
+    taught = 0 if learner.teacher is None else forward_flops(learner.teacher.config, work)
+    return training_flops(session.model_config, work) + taught
 
 
 def _evaluation(session: Session, model: PretrainingModel) -> Callable[[int], EvalRow | None] | None:

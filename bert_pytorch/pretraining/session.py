@@ -15,6 +15,7 @@ from bert_pytorch.interop.matching import LoadedWeights
 from bert_pytorch.interop.sources import CHECKPOINTS, EXPORTED
 from bert_pytorch.models.build import build_model
 from bert_pytorch.models.config import ModelConfig
+from bert_pytorch.models.distillation import TaughtModel, Teacher
 from bert_pytorch.models.layers import blocks_between_attentions
 from bert_pytorch.models.pretraining import PretrainingModel
 from bert_pytorch.models.size import num_parameters
@@ -23,7 +24,8 @@ from bert_pytorch.optim.state import load_optimizer_state
 from bert_pytorch.pretraining.config import PretrainingConfig
 from bert_pytorch.pretraining.parts import Corpus, check_fit, for_pairs, for_vocabulary, open_corpus, pick_model_config
 from bert_pytorch.pretraining.start import Start, refuse_other_model, report_changes
-from bert_pytorch.pretraining.weights import put_initial_weights
+from bert_pytorch.pretraining.teaching import build_teacher
+from bert_pytorch.pretraining.weights import put_initial_weights, put_teacher_layers
 from bert_pytorch.runtime.compilation import compile_modules
 from bert_pytorch.runtime.distributed import World
 from bert_pytorch.runtime.precision import Precision, choose_precision
@@ -34,11 +36,17 @@ logger = logging.getLogger(__name__)
 
 
 class Learner(NamedTuple):
-    """What training changes."""
+    """What training changes, and whom it learns from."""
 
     model: PretrainingModel
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
+    teacher: Teacher | None
+    """Never saved, only named: a session that continues reads it again."""
+
+    def trained(self) -> PretrainingModel | TaughtModel:
+        """Return what gives the losses of a micro-batch."""
+        return self.model if self.teacher is None else TaughtModel(self.model, self.teacher)
 
 
 class Session(NamedTuple):
@@ -114,15 +122,22 @@ def open_session(
     return Session(config, config.folder(), world, device, precision, stop, store, start, corpus, model_config)
 
 
-def build_learner(session: Session, checkpoint: Checkpoint | None, initial: LoadedWeights | None) -> Learner:
-    """Build the model and its optimizer and bring them to where the session begins."""
-    config, start = session.config, session.start
+def build_learner(
+    session: Session,
+    checkpoint: Checkpoint | None,
+    initial: LoadedWeights | None,
+    teacher: LoadedWeights | None,
+) -> Learner:
+    """Build the model, its optimizer and its teacher and bring them to where the session begins."""
+    config, start, vocabulary = session.config, session.start, session.corpus.vocabulary
     model = build_model(session.model_config, attention=config.attention, seed=config.seed)
     model.checkpoint_activations = config.checkpoint_activations
     if checkpoint is not None:
         model.load_state_dict(checkpoint.model)
     elif initial is not None and config.init_checkpoint is not None:
-        put_initial_weights(model, initial, config.init_checkpoint, session.corpus.vocabulary)
+        put_initial_weights(model, initial, config.init_checkpoint, vocabulary)
+    elif teacher is not None and config.teacher is not None and config.init_from_teacher_layers:
+        put_teacher_layers(model, teacher, config.teacher, vocabulary)
     model.to(session.device)
     if config.compile:
         compile_modules(blocks_between_attentions(model), session.device)
@@ -136,4 +151,15 @@ def build_learner(session: Session, checkpoint: Checkpoint | None, initial: Load
         if start.kind == "resume":
             now = {**config.model_dump(mode="json"), "sequences": session.corpus.training.num_sequences}
             report_changes({**checkpoint.run_config, **checkpoint.choices}, now)
-    return Learner(model, optimizer, scaler)
+    frozen = None
+    if teacher is not None:
+        frozen = build_teacher(
+            config,
+            teacher,
+            student=session.model_config,
+            vocabulary=vocabulary,
+            sequence_length=session.corpus.training.sequence_length,
+            device=session.device,
+            precision=session.precision,
+        )
+    return Learner(model, optimizer, scaler, frozen)

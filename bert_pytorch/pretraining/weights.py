@@ -1,6 +1,7 @@
-"""Starting from given weights: `--init_checkpoint`."""
+"""Starting from given weights: `--init_checkpoint`, `--init_from_teacher_layers`."""
 
 import logging
+import re
 from pathlib import Path
 
 from bert_pytorch.errors import ConfigError
@@ -17,7 +18,44 @@ SAME_FUNCTION = ("num_attention_heads", "hidden_act", "layer_norm_eps", *MODERNB
 """Keys that change what weights of equal shapes compute."""
 
 
-def put_initial_weights(model: PretrainingModel, given: LoadedWeights, path: Path, vocabulary: Vocabulary) -> None:
+LAYER = re.compile(r"bert\.encoder\.layer\.(\d+)\.")
+
+
+def put_teacher_layers(model: PretrainingModel, given: LoadedWeights, path: Path, vocabulary: Vocabulary) -> None:
+    """Put a teacher's embeddings, heads and `chosen_layers` into `model`; the arguments are `put_initial_weights`'.
+
+    What the student has no place for, such as segment embeddings, is left out (Sanh et al. 2019, section 3).
+
+    Raises:
+        ConfigError: if the teacher is of another shape or vocabulary, or has fewer layers.
+    """
+    ours, theirs = model.config.num_hidden_layers, given.config.num_hidden_layers
+    if ours > theirs:
+        problem = f"it has {theirs} layers, the model {ours}; --init_from_teacher_layers wants at least as many"
+        raise ConfigError(f"--teacher {path}", [problem])
+    layers = chosen_layers(theirs, ours)
+
+    def source(name: str) -> str:
+        return LAYER.sub(lambda match: f"bert.encoder.layer.{layers[int(match[1])]}.", name)
+
+    taken = {name: given.state_dict[source(name)] for name in model.state_dict() if source(name) in given.state_dict}
+    put_initial_weights(model, given._replace(state_dict=taken, unexpected=()), path, vocabulary, option="--teacher")
+    logger.info("layers of the teacher that the model begins from: %s", ", ".join(str(layer + 1) for layer in layers))
+
+
+def chosen_layers(of: int, wanted: int) -> list[int]:
+    """Choose layers (from 0) evenly from the first to the last, 0 2 4 7 9 11 for 6 of 12."""
+    return [round(index * (of - 1) / max(wanted - 1, 1)) for index in range(wanted)]
+
+
+def put_initial_weights(
+    model: PretrainingModel,
+    given: LoadedWeights,
+    path: Path,
+    vocabulary: Vocabulary,
+    *,
+    option: str = "--init_checkpoint",
+) -> None:
     """Put given weights into `model`; heads that it lacks keep their initial values, which is told.
 
     Args:
@@ -25,6 +63,7 @@ def put_initial_weights(model: PretrainingModel, given: LoadedWeights, path: Pat
         given: what `interop.sources.load_source` read.
         path: where from, for messages.
         vocabulary: of the corpus: that of the weights, or one that extends it (`pretraining.growth`).
+        option: that named the path, for messages.
 
     Raises:
         ConfigError: if the weights are of another shape or vocabulary.
@@ -58,12 +97,12 @@ def put_initial_weights(model: PretrainingModel, given: LoadedWeights, path: Pat
             if not is_head(name)
         ]
     if problems:
-        raise ConfigError(f"--init_checkpoint {path}", problems)
+        raise ConfigError(f"{option} {path}", problems)
     for name in missing:
-        logger.warning("init_checkpoint: %s is not in %s and begins at random", name, path)
+        logger.warning("%s: %s is not in %s and begins at random", option, name, path)
     for name in given.unexpected:
-        logger.warning("init_checkpoint: %s has no place in this model and is left out", name)
+        logger.warning("%s: %s has no place in this model and is left out", option, name)
     for name in unexpected:
-        logger.info("init_checkpoint: %s is not used by this model", name)
+        logger.info("%s: %s is not used by this model", option, name)
     model.load_state_dict({name: given.state_dict.get(name, tensor) for name, tensor in wanted.items()})
     logger.info("weights: %s", path)

@@ -70,8 +70,10 @@ class Progress(Tracker):
 
     def _line(self, row: TrainRow, now: float) -> str:
         nsp = "" if row.nsp_loss is None else f"  nsp {row.nsp_loss:.2f}"
+        soft = "" if row.soft_target_loss is None else f"  soft {row.soft_target_loss:.2f}"
+        cosine = "" if row.cosine_loss is None else f"  cosine {row.cosine_loss:.3f}"
         line = (
-            f"step {row.step}/{self._last_step}  loss {row.loss:.2f}  mlm {row.mlm_loss:.2f}{nsp}  "
+            f"step {row.step}/{self._last_step}  loss {row.loss:.2f}  mlm {row.mlm_loss:.2f}{nsp}{soft}{cosine}  "
             f"lr {row.learning_rate:.1e}  {row.tokens_per_second:,.0f} tokens/s"
         )
         if self._started is None or row.step <= self._started[0] or row.step >= self._last_step:

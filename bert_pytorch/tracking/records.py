@@ -1,6 +1,7 @@
 """The rows of `metrics.jsonl`: their field names are its keys, in this order, after `event`.
 
-Losses are natural-log means over all ranks and micro-batches of the step: per masked token (MLM), per pair (NSP).
+Losses are natural-log means over all ranks and micro-batches of the step: per masked token (MLM, soft targets),
+per pair (NSP); the cosine loss is a mean of 0 to 2 over all tokens.
 """
 
 from typing import Any, Literal, NamedTuple
@@ -55,11 +56,15 @@ class TrainRow(NamedTuple):
     epoch: int
     """Passes over the data completed before this update."""
     loss: float
-    """Sum of the two below: nats."""
+    """What training minimises: the sum of those below, weighted where there is a teacher."""
     mlm_loss: float
     """Nats per masked token."""
     nsp_loss: float | None
     """Nats per pair; None without the next-sentence task."""
+    soft_target_loss: float | None
+    """Temperature² times nats per masked token, away from a teacher's predictions; None where those are not learnt."""
+    cosine_loss: float | None
+    """1 - cosine to a teacher's last hidden state, per token; None where those are not learnt."""
     learning_rate: float
     """Of this update."""
     grad_norm: float

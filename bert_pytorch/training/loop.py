@@ -179,6 +179,8 @@ def _train_row(
         loss=outcome.loss,
         mlm_loss=outcome.mlm_loss,
         nsp_loss=outcome.nsp_loss,
+        soft_target_loss=outcome.soft_target_loss,
+        cosine_loss=outcome.cosine_loss,
         learning_rate=learning_rate,
         grad_norm=outcome.grad_norm,
         sequences_per_second=rates.sequences_per_second,

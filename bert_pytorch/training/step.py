@@ -9,7 +9,7 @@ from torch import nn
 
 from bert_pytorch.data.loader import Update
 from bert_pytorch.models.inputs import PackedBatch
-from bert_pytorch.models.losses import LossTerms
+from bert_pytorch.models.losses import EachLoss, LossTerms
 from bert_pytorch.optim.norms import global_norm
 from bert_pytorch.records import MicroBatch
 from bert_pytorch.runtime.device import seed_dropout
@@ -24,10 +24,16 @@ class StepOutcome(NamedTuple):
     """The update was dropped half way because a stop was asked for; nothing has changed."""
     skipped: bool
     """Gradients were not finite, so that the parameters stand as they were."""
+    loss: float
+    """Their weighted sum, which is what training minimises."""
     mlm_loss: float
     """Per masked token."""
     nsp_loss: float | None
     """Per pair; None without the next-sentence task."""
+    soft_target_loss: float | None
+    """Per masked token; None where no teacher's predictions are learnt."""
+    cosine_loss: float | None
+    """Per real token; None where no teacher's hidden states are learnt."""
     grad_norm: float
     """L2 norm of all gradients before clipping."""
     num_tokens: int
@@ -35,13 +41,9 @@ class StepOutcome(NamedTuple):
     model_flops: float
     """Over all ranks."""
 
-    @property
-    def loss(self) -> float:
-        """The sum of the losses, which is what training minimises."""
-        return self.mlm_loss + (self.nsp_loss or 0.0)
 
-
-STOPPED = StepOutcome(True, False, float("nan"), None, float("nan"), 0, 0.0)
+NAN = float("nan")
+STOPPED = StepOutcome(True, False, NAN, NAN, None, None, None, NAN, 0, 0.0)
 
 
 class OptimizerStep:
@@ -61,6 +63,7 @@ class OptimizerStep:
         precision: Precision,
         scaler: torch.amp.GradScaler,
         max_grad_norm: float,
+        loss_weights: EachLoss[float],
         flops_of: Callable[[MicroBatch], int],
         seed: int,
         stop_requested: Callable[[], bool],
@@ -73,6 +76,7 @@ class OptimizerStep:
         self._precision = precision
         self._scaler = scaler
         self._max_grad_norm = max_grad_norm
+        self._loss_weights = loss_weights
         self._flops_of = flops_of
         self._seed = seed
         self._stop_requested = stop_requested
@@ -80,11 +84,10 @@ class OptimizerStep:
     def __call__(self, update: Update, *, step: int, learning_rate: float) -> StepOutcome:
         """Take update number `step` (1-based, phases added up) with `learning_rate`."""
         flops = sum(self._flops_of(batch) for batch in update.micro_batches)
-        counts = [update.num_masked, update.num_pairs, update.num_tokens, flops]
-        masked, pairs, tokens, flops_of_all = self._world.sum(counts)  # 1 global counts, before any forward pass
-        sums = torch.zeros(
-            2, dtype=torch.float64, device=self._device
-        )  # MLM, NSP; on the device: no wait per micro-batch
+        here = [update.num_masked, update.num_pairs, update.num_tokens, flops]
+        masked, pairs, tokens, flops_of_all = self._world.sum(here)  # 1 global counts, before any forward pass
+        counts = EachLoss(mlm=masked, nsp=pairs, soft_targets=masked, cosine=tokens)
+        sums = torch.zeros(len(counts), dtype=torch.float64, device=self._device)  # no wait for it per micro-batch
         for index, batch in enumerate(update.micro_batches):
             if self._world.any(self._stop_requested()):  # 2 all ranks stop between the same micro-batches
                 self._optimizer.zero_grad(set_to_none=True)
@@ -95,17 +98,15 @@ class OptimizerStep:
             with sync_gradients(self._model, only_if=last):  # 3 one all-reduce an update
                 with self._precision.autocast():
                     terms: LossTerms = self._model(packed)
-                loss = terms.mlm_loss_sum / max(masked, 1)
-                if terms.nsp_loss_sum is not None:
-                    loss = loss + terms.nsp_loss_sum / max(pairs, 1)
+                loss = terms.share_of_loss(self._loss_weights, counts)
                 # DistributedDataParallel averages over ranks where we want the sum.
                 self._scaler.scale(loss * self._world.size).backward()
-            sums += _detached(terms)
+            sums += terms.detached()
         self._scaler.unscale_(self._optimizer)  # 4 true gradients
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
         norm = global_norm(gradients)
         grad_norm, *host_sums = torch.cat([norm.reshape(1), sums]).tolist()  # the one wait for the device
-        mlm_sum, nsp_sum, not_finite = self._world.sum([*host_sums, float(not np.isfinite(grad_norm))])
+        *totals, not_finite = self._world.sum([*host_sums, float(not np.isfinite(grad_norm))])
         skipped = not_finite > 0  # 5 every rank decides alike
         if not skipped:
             if 0 < self._max_grad_norm < grad_norm:  # 6 clip the global norm, as apex does, without an epsilon
@@ -115,21 +116,19 @@ class OptimizerStep:
             self._scaler.step(self._optimizer)  # 8
         self._scaler.update()  # 9 halves the loss scale after a skip
         self._optimizer.zero_grad(set_to_none=True)
+        means = EachLoss(*(total / max(count, 1) for total, count in zip(totals, counts, strict=True)))
         return StepOutcome(
             stopped=False,
             skipped=skipped,
-            mlm_loss=mlm_sum / max(masked, 1),
-            nsp_loss=nsp_sum / pairs if pairs else None,
+            loss=sum(weight * mean for weight, mean in zip(self._loss_weights, means, strict=True)),
+            mlm_loss=means.mlm,
+            nsp_loss=means.nsp if pairs else None,
+            soft_target_loss=means.soft_targets if self._loss_weights.soft_targets else None,
+            cosine_loss=means.cosine if self._loss_weights.cosine else None,
             grad_norm=grad_norm,
             num_tokens=int(tokens),
             model_flops=flops_of_all,
         )
-
-
-def _detached(terms: LossTerms) -> torch.Tensor:
-    mlm = terms.mlm_loss_sum.detach().double()
-    nsp = torch.zeros_like(mlm) if terms.nsp_loss_sum is None else terms.nsp_loss_sum.detach().double()
-    return torch.stack([mlm, nsp])
 
 
 def _dropout_seed(seed: int, step: int, micro_batch: int, rank: int) -> int:

@@ -70,6 +70,8 @@ def test_a_shipped_pretraining_configuration_loads_and_names_a_shipped_model_or_
     continues = path.stem.startswith("continue")
     words = ["--config_file", str(path), "--input_dir", "shards", "--output_dir", "run"]
     words += ["--init_checkpoint", "encoder"] if continues else []
+    if read_mapping(path).get("init_from_teacher_layers"):
+        words += ["--teacher", "run_of_a_teacher"]  # a path, which no shipped configuration holds
     resolved = parse_settings(PretrainingConfig, words, program="test", description="test")
     assert {resolved.origins[key] for key in read_mapping(path)} == {str(path)}
     assert (resolved.settings.model_config_file is None) == continues

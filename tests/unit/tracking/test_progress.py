@@ -9,7 +9,9 @@ from bert_pytorch.tracking.records import EndRow, EvalRow, TrainRow
 
 
 def train_row(step, **values):
-    row = TrainRow(step, 0, 6.914, 6.311, 0.603, 4.2e-3, 1.5, 96.0, 12340.4, 0.5, 0.01, None, 1.25, 96 * step, 96)
+    row = TrainRow(
+        step, 0, 6.914, 6.311, 0.603, None, None, 4.2e-3, 1.5, 96.0, 12340.4, 0.5, 0.01, None, 1.25, 96 * step, 96
+    )
     return row._replace(**values)
 
 

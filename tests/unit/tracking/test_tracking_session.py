@@ -17,7 +17,9 @@ from bert_pytorch.tracking.session import open_tracker
 
 
 def train_row(step, loss):
-    return TrainRow(step, 0, loss, 6.25, None, 4.2e-3, 1.5, 96.0, 12340.0, 0.5, 0.01, None, 1.25, 96 * step, 96)
+    return TrainRow(
+        step, 0, loss, 6.25, None, None, None, 4.2e-3, 1.5, 96.0, 12340.0, 0.5, 0.01, None, 1.25, 96 * step, 96
+    )
 
 
 def run_session(directory, first_step, last_step, loss, *, end_row=True):
