@@ -56,10 +56,10 @@ step() { # NAME SECONDS COMMAND...: its output goes to the console and NAME.txt,
 
 export PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1
 if [ "$mode" = rehearse ]; then
-    small=(--rehearse) kernels=(--model bert_tiny_uncased --tokens 256 --device cpu)
+    tests=120 small=(--rehearse) kernels=(--model bert_tiny_uncased --tokens 256 --device cpu)
 else
     export PYTHONPATH="$PWD/.device_deps${PYTHONPATH:+:$PYTHONPATH}"
-    small=() kernels=(--model bert_large_uncased)
+    tests=75 small=() kernels=(--model bert_large_uncased)
 fi
 step versions 60 python3 -c "
 import platform, torch
@@ -67,7 +67,7 @@ print(platform.python_version(), torch.__version__, torch.cuda.get_device_name()
 import pydantic, transformers, tyro
 print('pydantic', pydantic.__version__, 'transformers', transformers.__version__)"
 if [ ${#rows[@]} = 0 ]; then
-    step tests "$(least 75 "$(left)")" python3 -m pytest -q -n "$(least 8 "$(nproc)")" -p no:cacheprovider \
+    step tests "$(least "$tests" "$(left)")" python3 -m pytest -q -n "$(least 8 "$(nproc)")" -p no:cacheprovider \
         tests/numerics/test_triton_kernels.py tests/numerics/test_triton_lamb.py \
         tests/numerics/test_models_on_kernels.py tests/unit/models/test_attention_cuda.py
 fi
