@@ -2,10 +2,11 @@
 
     python -m benchmarks.kernels [--model bert_large_uncased] [--tokens 16384] [--device cuda]
 
-The ceiling comes first: GEMM rates at the model's own shapes, forward and backward, on random numbers.  Then attention
-on Wikipedia's lengths at 128 and 512 tokens, forward and backward, every way that can be used; then the element-wise
-kernels and LAMB over all of the model's parameters, Triton beside torch (goal H8).  Times are medians after warm-up;
-ways alternate within one run.  One JSON line at the end.  On a CPU it shows only that it runs: take --tokens 512.
+The ceiling comes first: GEMM rates at the model's own shapes, forward and backward, on random numbers.  Then LAMB over
+all of the model's parameters (goal H8) and the element-wise kernels, Triton beside torch; then attention on Wikipedia's
+lengths at 128 and 512 tokens, forward and backward, every way that can be used.  Times are medians after warm-up; ways
+alternate within one run.  A JSON line a row, and one of all at the end.  On a CPU it shows only that it runs: take
+--tokens 512.
 
 tflops        of the product, 2 m n k, or of attention's two products forward and four backward (padding not counted)
 gb_per_second of what the kernel must read and write at least
@@ -43,7 +44,7 @@ Row = dict[str, object]
 
 
 def main() -> None:
-    """Print one row a measurement, then one JSON line."""
+    """Print one JSON line a measurement, then one of all."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--model", default="bert_large_uncased")
     parser.add_argument("--tokens", type=int, default=16384)
@@ -53,9 +54,9 @@ def main() -> None:
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     rows = [
         *gemm_rows(model, options.tokens, dtype, device),
-        *attention_rows(model, options.tokens, dtype, device),
-        *kernel_rows(model, options.tokens, dtype, device),
         *lamb_rows(model, device),
+        *kernel_rows(model, options.tokens, dtype, device),
+        *attention_rows(model, options.tokens, dtype, device),
     ]
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     about = {"benchmark": "kernels", "device": name, "torch": torch.__version__, "model": options.model}
@@ -117,7 +118,7 @@ def attention_rows(model: ModelConfig, tokens: int, dtype: torch.dtype, device: 
                     error = deviation(name, pattern, heads, size, dtype, device)
                 except Exception as failure:
                     rows.append({**about, "failed": f"{type(failure).__name__}: {failure}"[:300]})
-                    print(rows[-1], flush=True)
+                    print(json.dumps(rows[-1]), flush=True)
                     continue
                 flops = 3 * 4 * sum(length**2 for length in lengths) * heads * size
                 rows.append(told({**about, "error": error}, seconds, flops))
@@ -197,7 +198,7 @@ def told(about: Row, seconds: float, flops: float = 0, moved: float = 0) -> Row:
         row["tflops"] = round(flops / seconds / 1e12, 2)
     if moved:
         row["gb_per_second"] = round(moved / seconds / 1e9, 1)
-    print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
+    print(json.dumps(row), flush=True)
     return row
 
 

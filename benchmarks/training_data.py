@@ -25,6 +25,7 @@ _SHORT_SEQ_PROB = {128: 0.73, 512: 0.94}
 """A short target is uniform up to the length: 1 - p / 2 of the cells are filled, less what documents leave at their
 ends."""
 _WIKIPEDIA_SEQUENCES = 3000
+_FULL_SEQUENCES = 8192
 _SEED = 1
 
 
@@ -51,6 +52,15 @@ def prepare(work: Path) -> dict[int, TrainingSet]:
             _build(work)
             (work / "complete").touch()
     return {length: _described(work / f"set_{length}") for length in (128, 512)}
+
+
+def prepare_slice(work: Path, target: Path) -> None:
+    """Write what travels to a machine without the data: full sequences of 128 and Wikipedia's lengths at 512."""
+    sets = prepare(work)
+    full = np.flatnonzero(_lengths(sets[128].folder) == 128)
+    target.mkdir(parents=True, exist_ok=True)
+    _write_rows(sets[128].folder, target / "set_128", full[:_FULL_SEQUENCES])
+    _write_rows(sets[512].folder, target / "set_512", np.arange(sets[512].sequences))
 
 
 def updates(folder: Path, batch_size: int, *, seed: int) -> Iterator[Update]:

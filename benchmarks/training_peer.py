@@ -5,12 +5,14 @@
 Everything that is not named here is `TrainingArguments`' default: AdamW, clipping at 1, gradients and weights in fp32,
 data made in the training process.  Batches are padded to their longest sequence by transformers' own collator, which
 masks 15 %.  Samples come in the order in which run_pretraining.py draws them; with --grouped, batches of similar
-lengths are drawn by transformers' sampler instead.
+lengths are drawn by transformers' sampler instead.  --tuned adds what transformers has for speed: bf16, sdpa,
+torch.compile, fused AdamW, batches made in a process of their own.  Its Trainer looks at every loss for NaN, so that
+the device has done an update when it is noted.
 """
 
 import argparse
-import collections
 import json
+import multiprocessing
 import os
 import time
 from pathlib import Path
@@ -70,13 +72,14 @@ class CountingCollator:
 
     def __init__(self, tokenizer: BertTokenizerFast) -> None:
         self._collate = DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.15)
-        self.made: collections.deque[BatchWork] = collections.deque()
+        self.made: multiprocessing.SimpleQueue[BatchWork] = multiprocessing.SimpleQueue()
+        """In the order of the batches, as long as one process makes them."""
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """Mask and pad."""
         batch: dict[str, torch.Tensor] = self._collate(features)
         lengths = batch["attention_mask"].sum(1).numpy()
-        self.made.append(BatchWork(lengths, int((batch["labels"] != IGNORED_LABEL).sum())))
+        self.made.put(BatchWork(lengths, int((batch["labels"] != IGNORED_LABEL).sum())))
         return batch
 
 
@@ -91,7 +94,7 @@ class StepLog(TrainerCallback):
 
     def on_step_end(self, *_: object, **__: object) -> None:
         """Write the line."""
-        work, now = self._collator.made.popleft(), time.perf_counter()
+        work, now = self._collator.made.get(), time.perf_counter()
         row = {
             "tokens": int(work.lengths.sum()),
             "flops": training_flops(self._config, work),
@@ -111,12 +114,16 @@ def main() -> None:
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--grouped", action="store_true")
+    parser.add_argument("--tuned", action="store_true")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     options = parser.parse_args()
     config = load_model_config(options.model)
     tokenizer = BertTokenizerFast(str(options.input_dir / "vocab.txt"))
     settings = to_huggingface(config.model_copy(update={"vocab_size": len(tokenizer)}), len(tokenizer), 0)
     torch.manual_seed(options.seed)
     model = BertForPreTraining(BertConfig.from_dict(settings))
+    if options.tuned:
+        model.set_attn_implementation("sdpa")
     collator = CountingCollator(tokenizer)
     samples = Samples(options.input_dir, order_of_samples(options.input_dir, options.batch_size, seed=options.seed))
     arguments = TrainingArguments(
@@ -128,7 +135,11 @@ def main() -> None:
         num_train_epochs=1000,
         seed=options.seed,
         remove_unused_columns=False,
-        use_cpu=True,
+        use_cpu=options.device == "cpu",
+        bf16=options.tuned and options.device == "cuda",
+        torch_compile=options.tuned,
+        dataloader_num_workers=int(options.tuned),
+        dataloader_persistent_workers=options.tuned,
         logging_strategy="no",
         save_strategy="no",
         report_to="none",

@@ -12,8 +12,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, Self
 
 from benchmarks.process_tree import REPOSITORY
@@ -71,19 +72,29 @@ class Command(NamedTuple):
     """The file that it appends a line of JSON to for each update."""
     read: Callable[[dict[str, Any]], Step | None]
     """Makes a line a step; None for lines that are no update.  Called once for each line, in order."""
+    environment: Mapping[str, str] = MappingProxyType({})
+    """Variables beside this process's own."""
 
 
 class Side:
-    """A program that trains."""
+    """A program that trains.
 
-    def __init__(self, name: str, command: Command, log: Path) -> None:
+    Args:
+        name: for messages.
+        command: what is started.
+        log: file of what it prints.
+        patience: seconds without news after which it counts as failed.
+    """
+
+    def __init__(self, name: str, command: Command, log: Path, patience: float = _START_SECONDS) -> None:
         self.name = name
         self._command = command
         self._log = log
         self._rows_read = 0
+        self._patience = patience
         command.rows.unlink(missing_ok=True)
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-        environment.pop("PYTHONPATH", None)  # a checkout's own package must win
+        # PYTHONPATH stays (a machine without our packages has them there): what a program lies beside comes before it.
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1", **command.environment}
         self._started = time.perf_counter()
         with log.open("wb") as output:
             self._process = subprocess.Popen(
@@ -108,19 +119,28 @@ class Side:
 
     def warm_up(self, updates: int) -> None:
         """Let it start and take some updates, then stop it."""
-        steps = self._steps(_START_SECONDS)
+        steps = self._steps(self._patience)
         next(steps)
         self.start_seconds = time.perf_counter() - self._started
         for _ in range(updates - 1):
             next(steps)
         self._signal(signal.SIGSTOP)
 
+    def follow(self, seconds: float) -> Iterator[tuple[float, Step]]:
+        """Yield its updates, each with the seconds from the start to its end, until so many seconds after the start."""
+        while (left := self._started + seconds - time.perf_counter()) > 0:
+            for step in self._new_steps():
+                yield time.perf_counter() - self._started, step
+            if self._process.poll() is not None:
+                raise self._failure()
+            time.sleep(min(_POLL_SECONDS, left))
+
     def take_turn(self, seconds: float, updates: int) -> Turn:
         """Let it go on until it has taken so many updates that lasted so long together, then stop it."""
         taken: list[Step] = []
         collections.deque(self._new_steps(), maxlen=0)  # updates that ended just before the stop
         self._signal(signal.SIGCONT)
-        steps = self._steps(_START_SECONDS)
+        steps = self._steps(self._patience)
         next(steps)  # the one that the stop before has cut in two
         cpu_before = self._cpu_seconds()
         for step in steps:
@@ -148,11 +168,14 @@ class Side:
             waited = 0.0
             while not self._has_news():
                 if self._process.poll() is not None or waited > patience:
-                    words = " ".join(self._command.words)
-                    tail = "\n".join(self._log.read_text(errors="replace").splitlines()[-15:])
-                    raise SystemExit(f"error: {self.name} ended or stands still: {words}\n{tail}")
+                    raise self._failure()
                 time.sleep(_POLL_SECONDS)
                 waited += _POLL_SECONDS
+
+    def _failure(self) -> SystemExit:
+        words = " ".join(self._command.words)
+        tail = "\n".join(self._log.read_text(errors="replace").splitlines()[-15:])
+        return SystemExit(f"error: {self.name} ended or stands still: {words}\n{tail}")
 
     def _has_news(self) -> bool:
         rows = self._command.rows

@@ -112,7 +112,7 @@ def measure(name: str, row: Row, data: TrainingSet, options: argparse.Namespace)
             print(f"{name} round {number + 1}: {_told(rounds[-1], names)}", flush=True)
         figures = {side.name: _figures(side, rounds) for side in sides}
     ratios, cpu_ratios = (
-        {f"{names[0]}/{other}": _ratio(rounds, rate, names[0], other) for other in names[1:]}
+        {f"{names[0]}/{other}": ratio([each.turns for each in rounds], rate, names[0], other) for other in names[1:]}
         for rate in (attrgetter("tokens_per_second"), attrgetter("tokens_per_cpu_second"))
     )
     memory = {
@@ -145,12 +145,13 @@ def _command(side: str, row: Row, data: TrainingSet, output_dir: Path, options: 
     return ours(checkout, [*run_words(row, folder), *shlex.split(flags)], output_dir, _reader(row, data))
 
 
-def run_words(row: Row, folder: str) -> list[str]:
-    """Return the options of run_pretraining.py."""
+def run_words(row: Row, folder: str, *, device: str = "cpu", optimizer: str = "adamw", micro: int = 0) -> list[str]:
+    """Return the options of run_pretraining.py; `micro`: sequences of a micro-batch, 0 for the whole batch."""
     return [
-        *("--input_dir", folder, "--model_config_file", row.model, "--optimizer", "adamw", "--learning_rate", "1e-4"),
+        *("--input_dir", folder, "--model_config_file", row.model, "--optimizer", optimizer, "--learning_rate", "1e-4"),
         *("--lr_decay", "constant", "--warmup_proportion", "0", "--max_steps", "1000000", "--seed", str(SEED)),
-        *("--global_batch_size", str(row.batch_size), "--local_batch_size", str(row.batch_size), "--device", "cpu"),
+        *("--global_batch_size", str(row.batch_size), "--local_batch_size", str(micro or row.batch_size)),
+        *("--device", device),
     ]
 
 
@@ -182,9 +183,9 @@ def _figures(side: Side, rounds: Sequence[Round]) -> dict[str, Any]:
     }
 
 
-def _ratio(rounds: Sequence[Round], rate: Callable[[Turn], float], mine: str, other: str) -> list[float]:
+def ratio(rounds: Sequence[dict[str, Turn]], rate: Callable[[Turn], float], mine: str, other: str) -> list[float]:
     """Return median, least and most over the rounds."""
-    ratios = [rate(each.turns[mine]) / rate(each.turns[other]) for each in rounds]
+    ratios = [rate(turns[mine]) / rate(turns[other]) for turns in rounds]
     return [round(value, 3) for value in (statistics.median(ratios), min(ratios), max(ratios))]
 
 

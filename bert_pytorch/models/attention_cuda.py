@@ -15,6 +15,7 @@ from bert_pytorch.models.attention import PaddedSdpa
 from bert_pytorch.models.inputs import PackedBatch
 from bert_pytorch.models.padding import PaddedLayout
 from bert_pytorch.models.patterns import Pattern
+from bert_pytorch.runtime.device import to_device
 
 
 class PackedPlan(NamedTuple):
@@ -126,8 +127,7 @@ class FlexAttention(_OnPackedTokens):
 def _bias(pattern: Pattern, device: torch.device) -> Bias:
     slopes = None
     if pattern.slopes is not None:
-        slopes = torch.tensor(pattern.slopes, dtype=torch.float32)
-        slopes = slopes.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else slopes
+        slopes = to_device(torch.tensor(pattern.slopes, dtype=torch.float32), device)
     return Bias(slopes, pattern.window)
 
 

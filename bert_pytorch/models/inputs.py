@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from bert_pytorch.records import MicroBatch
+from bert_pytorch.runtime.device import to_device
 
 
 class PackedBatch(NamedTuple):
@@ -54,14 +55,10 @@ class PackedBatch(NamedTuple):
 
     @classmethod
     def from_numpy(cls, batch: MicroBatch, device: torch.device | str) -> Self:
-        """Move a micro-batch to `device`; copies to a GPU go through pinned memory and do not block the host."""
-        device = torch.device(device)
+        """Move a micro-batch to `device`; the host does not wait for it."""
 
         def move(array: np.ndarray) -> Tensor:
-            tensor = torch.from_numpy(array)
-            if device.type == "cuda":
-                tensor = tensor.pin_memory()
-            return tensor.to(device, non_blocking=True)
+            return to_device(torch.from_numpy(array), torch.device(device))
 
         labels = batch.next_sentence_labels
         return cls(

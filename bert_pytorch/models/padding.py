@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from bert_pytorch.models.patterns import Pattern
+from bert_pytorch.runtime.device import to_device
 
 
 class PaddedRows(NamedTuple):
@@ -52,10 +53,8 @@ class PaddedLayout(NamedTuple):
             return cls(rows, rows, None, None, {})
         real = torch.arange(longest) < torch.tensor(lengths).unsqueeze(1)  # (B, S)
         places = real.flatten().nonzero().squeeze(1)
-        if device.type == "cuda":
-            real, places = real.pin_memory(), places.pin_memory()
-        rows = PaddedRows(batch_size, longest, places.to(device, non_blocking=True))
-        return cls(rows, rows, real.to(device, non_blocking=True)[:, None, None, :], None, {})
+        rows = PaddedRows(batch_size, longest, to_device(places, device))
+        return cls(rows, rows, to_device(real, device)[:, None, None, :], None, {})
 
     def narrowed(self, cu_seqlens: Tensor, queries: Tensor) -> "PaddedLayout":
         """Return the layout in which only the tokens `queries`, int64 (Q,) in rising order, ask.

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from bert_pytorch.runtime.device import to_device
+
 
 class Pattern(NamedTuple):
     """What a layer tells attention besides queries, keys and values; the default sees all keys alike."""
@@ -38,7 +40,7 @@ class Pattern(NamedTuple):
             seen = near if seen is None else seen & near
         if self.slopes is None:
             return seen
-        slopes = torch.tensor(self.slopes, dtype=dtype, device=distances.device).view(-1, 1, 1)
+        slopes = to_device(torch.tensor(self.slopes, dtype=dtype), distances.device).view(-1, 1, 1)
         bias = -slopes * distances
         return bias if seen is None else bias.masked_fill(~seen, -torch.inf)
 

@@ -50,6 +50,11 @@ def seed_dropout(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copy a host tensor to a device; to a GPU through pinned memory, so that the host does not wait."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
 def peak_memory_gib(device: torch.device) -> float:
     """Return the most memory used so far: allocated on a GPU, resident on a CPU."""
     if device.type == "cuda":
