@@ -1,7 +1,7 @@
 """Attention within each sequence of a packed batch on a CPU, by matrix products on views of the packed projections.
 
 Torch's fused CPU kernel works in blocks, for sequences too long for the cache.  Short ones fit: there plain products
-and a softmax take two thirds of its time, forward and backward (`python -m benchmarks.attention`).
+and a softmax take two thirds to three quarters of its time, forward and backward (`python -m benchmarks.attention`).
 """
 # Q queries and K keys of all sequences, N heads, D head size; q and k of one sequence
 

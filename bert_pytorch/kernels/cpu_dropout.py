@@ -1,4 +1,4 @@
-"""Dropout whose random numbers cost a tenth of torch's on a CPU: one 64-bit number decides four entries.
+"""Dropout whose random numbers cost a sixth of torch's on a CPU: one 64-bit number decides four entries.
 
 `bernoulli_` draws 53 random bits for each entry, one entry after the other: 8 ns, more than reading and writing it.
 """

@@ -11,7 +11,7 @@ def keep_freed_memory() -> bool:
     """Let glibc keep blocks of up to 1 GiB that are freed, for the next step asks for the same again.
 
     By default each block of 128 KiB to 32 MiB or more is given back to the kernel when it is freed, and zeroed page by
-    page when it is made again: 53,000 page faults in an update of BERT-mini (a tenth of its processor time), 1,300 so.
+    page when it is made again: in an update of BERT-mini 13,000 page faults (a twentieth of its time) against 1,300.
     Only large blocks of a CPU's tensors are meant; a GPU's come from torch's own allocator.
 
     Returns:
