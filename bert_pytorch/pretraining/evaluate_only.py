@@ -1,5 +1,6 @@
 """`--max_steps 0`: held-out losses of given weights, and nothing else."""
 
+import contextlib
 import logging
 
 from bert_pytorch.data.opening import open_corpora, refuse_needless_text_options
@@ -32,11 +33,13 @@ def evaluate_only(config: PretrainingConfig, world: World) -> EvalRow:
     world.connect(device)
     stop = StopRequests(config.time_limit_seconds())
     stop.listen()
-    try:
+    with contextlib.ExitStack() as held:
+        held.callback(world.disconnect)
         source = config.init_checkpoint
         world.on_first(lambda: local_source(source))
         given = load_model(local_source(source), config.attention, initial_hints(config))
-        held_out = open_corpora((config.eval_dir,), "eval", config, given.vocabulary, lowercase=True)
+        opened = open_corpora((config.eval_dir,), "eval", config, given.vocabulary, lowercase=True)
+        held_out = held.enter_context(contextlib.closing(opened))
         refuse_needless_text_options([config.eval_dir], config)
         if any(name.startswith("cls.predictions.") for name in given.missing):
             raise InputError(
@@ -57,8 +60,6 @@ def evaluate_only(config: PretrainingConfig, world: World) -> EvalRow:
             precision=choose_precision(config, device),
             stop_requested=lambda: stop.reason() is not None,
         )
-    finally:
-        world.disconnect()
     if row is None:
         raise BertPytorchError("stopped before the held-out set was passed over; start again for a result.")
     if world.is_first:

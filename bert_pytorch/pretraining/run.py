@@ -73,6 +73,9 @@ def pretrain(resolved: Resolved[PretrainingConfig], world: World) -> EndReason:
         world.on_first(lambda: [local_source(source) for source in sources])  # one rank fetches, the others find it
         logger.info("device: %s; ranks: %d", chosen.reason, world.size)
         session, learner, saved = world.together(lambda: _prepare(config, world, chosen.device, stop, store, start))
+        for data in (session.corpus.training, session.corpus.evaluation):
+            if data is not None:
+                held.callback(data.close)  # threads that fetch ahead would keep a failed session waiting
         fast_paths = world.together(lambda: _agree(session, learner, saved))
         if config.overwrite:
             world.on_first(lambda: remove_run(output_dir, config.log_prefix))  # only now: nothing can refuse any more

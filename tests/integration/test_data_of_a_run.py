@@ -16,9 +16,12 @@ from bert_pytorch.data.config import DataConfig
 from bert_pytorch.data.loader import TrainingLoader, Update
 from bert_pytorch.data.masking import policy_for
 from bert_pytorch.data.opening import open_corpora
+from bert_pytorch.errors import InputError
 from bert_pytorch.inspect.__main__ import main as inspect
 from bert_pytorch.inspect.batch import BatchConfig, open_run_data, rebuilt, split
 from bert_pytorch.inspect.run_records import find_update
+from bert_pytorch.pretraining import run as run_room
+from bert_pytorch.shards.shard_set import ShardSet
 from bert_pytorch.training.step import OptimizerStep
 from tests.support.runs import metrics, pretrain_here, run_program, torchrun
 
@@ -147,3 +150,30 @@ def test_a_workers_failure_is_told_with_its_reason(shards64: Path) -> None:
     with failing, pytest.raises(MemoryError, match="no room"):
         list(itertools.islice(stream, 8))
     assert [thread.name for thread in threading.enumerate() if thread.name.startswith("loader")] == []
+
+
+def test_whatever_ends_a_session_its_training_and_held_out_data_are_closed(
+    basics: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[Path] = []
+    close = ShardSet.close
+
+    def recorded(self: ShardSet) -> None:
+        closed.extend(path.parent / path.name.split("_")[0] for path in self.paths)
+        close(self)
+
+    def failing(*_arguments: object, **_options: object) -> None:
+        raise InputError("a held-out shard cannot be had")
+
+    monkeypatch.setattr(ShardSet, "close", recorded)
+    monkeypatch.setattr(run_room, "evaluate", failing)
+    flags = {**basics, "output_dir": tmp_path / "run", "max_steps": 2}
+    assert pretrain_here(**flags).code == 1
+    assert {path.name for path in closed} == {"train", "eval"}
+    run = tmp_path / "trained"
+    monkeypatch.undo()
+    assert pretrain_here(**{**flags, "output_dir": run}).code == 0
+    monkeypatch.setattr(ShardSet, "close", recorded)
+    closed.clear()
+    assert pretrain_here(init_checkpoint=run, eval_dir=basics["input_dir"], max_steps=0).code == 0
+    assert {path.name for path in closed} == {"eval"}
