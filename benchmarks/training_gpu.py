@@ -2,6 +2,7 @@
 
     python -m benchmarks.training_gpu --prepare .device_data          # where the real data is
     python -m benchmarks.training_gpu --data .device_data --seconds 330 --output results [--rehearse]
+    python -m benchmarks.training_gpu --rows H1 H2 --profile           # which kernels take an update's time
 
 `benchmarks/gpu_suite.sh` calls both.  Each run is run_pretraining.py as shipped, bf16, with the attention and kernels
 that it chose itself, with --compile and without; H4 is BERT-base beside Hugging Face's tuned Trainer, in turns
@@ -22,6 +23,7 @@ import re
 import shutil
 import signal
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -46,6 +48,7 @@ LEAST_SECONDS = 20.0
 """A run is not started with less."""
 ROUND_SECONDS = 3.0
 MOST_ROUNDS = 5
+PROFILE_SKIPS, PROFILED_UPDATES, PROFILED_KERNELS = 6, 2, 45
 WARM_UP_UPDATES = 12
 """Of each side of H4: torch.compile meets new lengths in the first ones."""
 
@@ -178,9 +181,11 @@ def main() -> int:
     failed = False
     with (options.output / "training_gpu.jsonl").open("a", encoding="utf-8") as file:
         for run in runs:
+            if options.profile and run.id == "H4":
+                continue
             result = _result(run, end - time.monotonic(), options)
             failed |= "error" in result
-            for row in (result, _start_of(result)) if run.id == "H1" else (result,):
+            for row in (result, _start_of(result)) if "full_speed_seconds" in result and run.id == "H1" else (result,):
                 line = json.dumps(row, ensure_ascii=False)
                 print(line, flush=True)
                 print(line, file=file, flush=True)
@@ -197,7 +202,8 @@ def _result(run: Run, left: float, options: argparse.Namespace) -> dict[str, Any
     about |= {"model": run.row.model, "batch_size": run.row.batch_size, "micro_batch": run.micro}
     started = time.monotonic()
     try:
-        found = (compare if run.id == "H4" else measure)(run, time_for(run, left), options)
+        way = compare if run.id == "H4" else profile if options.profile else measure
+        found = way(run, time_for(run, left), options)
     except (Exception, SystemExit) as failure:  # the other rows shall have their turn
         if isinstance(failure, SystemExit) and failure.code == 143:
             raise
@@ -237,6 +243,22 @@ def measure(run: Run, seconds: float, options: argparse.Namespace) -> dict[str, 
             if is_steady(updates):
                 break
     return figures(updates) | choices_told((folder / "log.txt").read_text(errors="replace"))
+
+
+def profile(run: Run, seconds: float, options: argparse.Namespace) -> dict[str, Any]:
+    """Return the kernels of an update, milliseconds and calls, those that take most first."""
+    folder = _folder(run, options, "profile_compiled" if run.compiled else "profile")
+    output = folder / "profile.json"
+    command = ours(REPOSITORY, _words(run, options, compiled=run.compiled), folder / "run")
+    program = [sys.executable, str(REPOSITORY / "benchmarks/training_profile.py"), str(REPOSITORY), str(output)]
+    words = [*program, str(PROFILE_SKIPS), str(PROFILED_UPDATES), *command.words[2:]]
+    with (folder / "log.txt").open("wb") as log:
+        subprocess.run(words, cwd=command.folder, stdout=log, stderr=log, timeout=seconds, check=True)
+    found = json.loads(output.read_text())
+    for name, milliseconds, calls in found["kernels"][:PROFILED_KERNELS]:
+        print(f"{milliseconds:9.3f} ms {calls:7.1f} calls  {name[:150]}", flush=True)
+    busy = sum(milliseconds for _, milliseconds, _ in found["kernels"])
+    return {"milliseconds": round(found["milliseconds"], 2), "kernel_milliseconds": round(busy, 2)}
 
 
 def compare(run: Run, seconds: float, options: argparse.Namespace) -> dict[str, Any]:
@@ -360,6 +382,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=330.0, help="for all runs together")
     parser.add_argument("--output", type=Path, default=REPOSITORY / "runs/benchmarks/training_gpu")
     parser.add_argument("--work", type=Path, default=REPOSITORY / "runs/benchmarks/training_step")
+    parser.add_argument("--profile", action="store_true", help="tell the kernels of two updates instead of rates")
     parser.add_argument("--rehearse", action="store_true", help="a two-layer model on the CPU: shows only that it runs")
     return parser.parse_args()
 

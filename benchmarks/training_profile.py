@@ -63,8 +63,11 @@ class Recorder:
         self._skip = skip
         self._updates = updates
         self._done = 0
+        kinds = torch.profiler.ProfilerActivity
         self._profiler = torch.profiler.profile(
-            activities=[torch.profiler.ProfilerActivity.CPU], record_shapes=True, with_flops=True
+            activities=[kinds.CPU, *([kinds.CUDA] if torch.cuda.is_available() else [])],
+            record_shapes=True,
+            with_flops=True,
         )
         self.seconds: float | None = None
         """Wall clock of the recorded updates."""
@@ -76,17 +79,24 @@ class Recorder:
             self._profiler.start()
             self._started = time.perf_counter()
         if self._done == self._skip + self._updates:
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
             self.seconds = time.perf_counter() - self._started
             self._profiler.stop()
             raise SystemExit(0)
 
     def summary(self) -> dict[str, Any]:
-        """Return milliseconds an update by group and by operator, and the rate of the matrix products."""
+        """Return milliseconds an update by group and operator on the host, by kernel on a GPU; the products' rate."""
         assert self.seconds is not None
         groups: dict[str, float] = collections.defaultdict(float)
         operators: dict[tuple[str, str], float] = collections.defaultdict(float)
+        kernels: dict[str, list[float]] = collections.defaultdict(lambda: [0.0, 0.0])
         gemm_flops = 0
         for event in self._profiler.events():
+            if event.device_type == torch.autograd.DeviceType.CUDA:
+                kernels[event.name][0] += event.time_range.elapsed_us() / 1000 / self._updates
+                kernels[event.name][1] += 1 / self._updates
+                continue
             own = event.self_cpu_time_total / 1000 / self._updates
             group = group_of(event)
             groups[group] += own
@@ -100,6 +110,10 @@ class Recorder:
             "milliseconds": wall,
             "groups": dict(sorted(groups.items(), key=lambda item: -item[1])),
             "operators": [[name, group, own] for (name, group), own in ranked],
+            "kernels": [
+                [name, milliseconds, calls]
+                for name, (milliseconds, calls) in sorted(kernels.items(), key=lambda item: -item[1][0])
+            ],
             "gemm_gflops": gemm_flops / self._updates / 1e6 / groups["GEMM"] if groups["GEMM"] else None,
         }
 
