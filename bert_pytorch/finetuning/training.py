@@ -211,6 +211,7 @@ def _checkpoint_writer(
             scaler=learner.scaler.state_dict() if learner.scaler.is_enabled() else None,
             choices={
                 "labels": list(session.task.label_names),
+                "exported": dict(session.task.exported),
                 "sequences": sequences,
                 "best": None if best is None else best.state(),
                 **fast_paths.choices(),
