@@ -41,7 +41,7 @@ class TrainingSet(NamedTuple):
     """None where the passage holds no answer (version 2.0)."""
 
 
-def training_set(squad: SquadSet, version_2: bool) -> TrainingSet:
+def training_set(squad: SquadSet, version_2: bool, verbose: bool = False) -> TrainingSet:
     """Take the questions that can be learnt from; of several annotators' answers the first.
 
     Answers that do not stand where the file says cannot be learnt: their questions are left out, and told in one line
@@ -50,6 +50,7 @@ def training_set(squad: SquadSet, version_2: bool) -> TrainingSet:
     Args:
         squad: whole files.
         version_2: whether questions without an answer are learnt as such (--version_2_with_negative).
+        verbose: whether to name each question that is left out, not only the first.
 
     Raises:
         InputError: if answers are missing, or nothing is left.
@@ -76,6 +77,8 @@ def training_set(squad: SquadSet, version_2: bool) -> TrainingSet:
         if not kept:
             raise InputError(f"{problem} Mend answer_start, which counts characters, not bytes, from 0.")
         logger.warning("%s These questions are not trained on.", problem)
+        for question, answer in wrong[1:] if verbose else ():
+            logger.warning("not trained on: %r, %s at %d", question.id, _short(answer.text), answer.start)
     return TrainingSet(squad._replace(questions=tuple(kept)), tuple(places))
 
 
