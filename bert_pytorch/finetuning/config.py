@@ -56,6 +56,9 @@ class FinetuningConfig(
     """Micro-batches of an update at least, on each rank; the update is the same however it is cut."""
     predict_batch_size: int = Field(64, gt=0)
     """Sequences of a batch at most when evaluating and predicting."""
+    benchmark_batches: int = Field(0, ge=0)
+    """With --do_predict: time the model on so many batches of --predict_batch_size sequences, one batch at a time;
+    sequences/s and percentiles of the latency go to inference_benchmark.json."""
     max_tokens: int = Field(16384, gt=0)
     """Tokens of a micro-batch at most, over which an update is cut further."""
     max_seq_length: int = Field(128, ge=8)
@@ -153,6 +156,8 @@ class FinetuningConfig(
                 f"--max_tokens {self.max_tokens} is less than --max_seq_length {self.max_seq_length}: the longest "
                 "sequence would fit into no micro-batch. Raise the one or lower the other."
             )
+        if self.benchmark_batches and not self.do_predict:
+            yield "--benchmark_batches times predictions: give --do_predict."
         if self.early_stopping_patience is not None and not self.do_eval:
             yield "--early_stopping_patience wants evaluations to judge by: give --do_eval."
 

@@ -169,7 +169,7 @@ def _features(
 def _in_rows(scores: Tensor, lengths: Sequence[int]) -> Tensor:
     """Spread packed scores (T, 2) to (B, longest, 2), minus infinity where no token is."""
     longest = max(lengths, default=1)
-    real = torch.arange(longest) < torch.tensor(lengths, dtype=torch.long).unsqueeze(1)
-    places = to_device(real.flatten().nonzero().squeeze(1), scores.device)
+    real = np.arange(longest) < np.array(lengths, np.int64)[:, None]
+    places = to_device(torch.from_numpy(np.flatnonzero(real)), scores.device)
     rows = scores.new_full((len(lengths) * longest, 2), -torch.inf)
     return rows.index_copy(0, places, scores).view(len(lengths), longest, 2)
