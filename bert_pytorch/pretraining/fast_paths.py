@@ -9,6 +9,7 @@ import torch
 from bert_pytorch.kernels.cases import Shape, one_step
 from bert_pytorch.kernels.registry import KernelName, choose_kernels, describe, triton_problem, use
 from bert_pytorch.models.attention_choice import current_dtype
+from bert_pytorch.models.layers import GatedIntermediate, Intermediate, ResidualOutput
 from bert_pytorch.optim.lamb import Lamb, LambImplementation
 from bert_pytorch.pretraining.session import Learner, Session
 from bert_pytorch.runtime.device import compute_capability, forget_peak_memory
@@ -61,7 +62,7 @@ def settle_fast_paths(session: Session, learner: Learner, saved: Mapping[str, An
             session.device, fixed_rows=fixed_rows, dtype=dtype, saved=known, lengths=lengths
         )
         logger.info("attention: %s: %s", chosen.attention.name, chosen.reason)
-        return chosen.attention.name, _choose_kernels(session, sum(lengths), dtype, saved.get("kernels_used"))
+        return chosen.attention.name, _choose_kernels(session, learner, sum(lengths), dtype, saved.get("kernels_used"))
 
     attention, kernels = session.world.on_first(choose)
     forget_peak_memory(session.device)  # measuring is no part of training
@@ -90,8 +91,20 @@ def sample_lengths(sequences: int, longest: int, *, fixed_rows: bool) -> list[in
     return [longest] * full + [max(longest // 8, int(length), 1) for length in shorter]
 
 
+def kernels_of(learner: Learner) -> list[KernelName]:
+    """Return the fused steps that a model and its optimizer have."""
+    kinds = {type(module) for module in learner.model.modules()}
+    has: dict[KernelName, bool] = {
+        "residual_norm": ResidualOutput in kinds,
+        "bias_gelu": Intermediate in kinds,
+        "geglu": GatedIntermediate in kinds,
+        "lamb": isinstance(learner.optimizer, Lamb),
+    }
+    return [name for name, there in has.items() if there]
+
+
 def _choose_kernels(
-    session: Session, tokens: int, dtype: torch.dtype, saved: Mapping[str, str] | None
+    session: Session, learner: Learner, tokens: int, dtype: torch.dtype, saved: Mapping[str, str] | None
 ) -> dict[KernelName, str]:
     model, device = session.model_config, session.device
     shape = Shape(tokens, model.hidden_size, model.intermediate_size, model.hidden_dropout_prob, dtype, device)
@@ -102,8 +115,10 @@ def _choose_kernels(
         return seconds_per_call(one_step(name, way, shape), device)
 
     problem = triton_problem(device.type, compute_capability(device))
-    choices = choose_kernels(problem, compiled=session.config.compile, saved=saved, measure=measure)
-    logger.info("kernels: %s", _CPU_PASSES if device.type == "cpu" else describe(choices))
+    used = kernels_of(learner)
+    choices = choose_kernels(problem, compiled=session.config.compile, saved=saved, measure=measure, measured=used)
+    told = _CPU_PASSES if device.type == "cpu" else describe({name: choices[name] for name in used})
+    logger.info("kernels: %s", told)
     return {name: choice.name for name, choice in choices.items()}
 
 
