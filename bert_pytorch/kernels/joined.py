@@ -52,3 +52,14 @@ def together(parts: Sequence[Tensor]) -> Tensor:
         for number, part in enumerate(parts)
     )
     return first.as_strided((rows, whole), (whole, 1)) if lie_so else torch.cat(list(parts), dim=1)
+
+
+def room_side_by_side(query: Tensor, key: Tensor) -> tuple[Tensor, ...]:
+    """Return room for the gradients of query (Q, N, D), key and value (T, N, D), those of one projection side by side.
+
+    Queries that only some tokens ask are projected by themselves.
+    """
+    count, heads, size = key.shape
+    if len(query) == count:
+        return key.new_empty(count, 3, heads, size).unbind(1)
+    return query.new_empty(query.shape), *key.new_empty(count, 2, heads, size).unbind(1)

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from bert_pytorch.kernels.attention import Bias, Sequences
+from bert_pytorch.kernels.joined import room_side_by_side
 
 LARGEST_TILE, LARGEST_FLOAT32_TILE = 128, 64
 """Rows of a tile; sequences that are no longer are computed in one piece."""
@@ -55,7 +56,7 @@ class _PackedAttention(torch.autograd.Function):
         sequences, bias = ctx.sequences, ctx.bias
         grad = grad.contiguous()
         count, heads, size = query.shape
-        grads = _side_by_side(query, key)
+        grads = room_side_by_side(query, key)
         batch, block = len(sequences.cu_keys) - 1, _block(sequences, query.dtype)
         shared: dict[str, Any] = {
             **_where(sequences, bias), **_strides(query, key, value), "heads": heads,
@@ -77,17 +78,6 @@ class _PackedAttention(torch.autograd.Function):
                 blocks = triton.cdiv(longest, block)
                 kernel[(batch, heads, blocks)](query, key, value, grad, sums, products, *results, **shared, **moving)
         return *grads, None, None
-
-
-def _side_by_side(query: Tensor, key: Tensor) -> tuple[Tensor, ...]:
-    """Make room for gradients, those of one projection beside each other, as `joined.split` likes them.
-
-    Queries that only some tokens ask are projected by themselves.
-    """
-    count, heads, size = key.shape
-    if len(query) == count:
-        return key.new_empty(count, 3, heads, size).unbind(1)
-    return query.new_empty(query.shape), *key.new_empty(count, 2, heads, size).unbind(1)
 
 
 def _with_dense_heads(tensor: Tensor) -> Tensor:
