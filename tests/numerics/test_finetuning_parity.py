@@ -1,6 +1,7 @@
 """Fine-tuning against transformers' BertForSequenceClassification in a hand-written loop: losses, weights, scores."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,14 @@ def rows_of(problem: str) -> tuple[list[dict[str, Any]], tuple[str, ...], torch.
     return rows, names, wanted
 
 
+def layer_scale(name: str) -> float:
+    """Return 0.7 to the power of the layers (of two) that stand above a parameter, heads being one."""
+    if "embeddings" in name:
+        return 0.7**3
+    found = re.search(r"layer\.(\d)", name)
+    return 0.7 ** (2 - int(found[1])) if found else 1.0
+
+
 @pytest.mark.parametrize("problem", ["single_label", "multi_label", "regression"])
 def test_updates_and_scores_equal_those_of_transformers(problem: str, tmp_path: Path) -> None:
     rows, names, wanted = rows_of(problem)
@@ -53,7 +62,7 @@ def test_updates_and_scores_equal_those_of_transformers(problem: str, tmp_path: 
         init_checkpoint=start, do_train=True, do_predict=True, train_file=data, test_file=data, problem=problem,
         text_pair_column="other", output_dir=tmp_path / "run", train_batch_size=COUNT, max_steps=UPDATES,
         max_seq_length=LENGTH, learning_rate=RATE, weight_decay=DECAY, warmup_proportion=0.25, lr_decay="constant",
-        max_grad_norm=0.5, max_tokens=128,
+        max_grad_norm=0.5, max_tokens=128, layer_decay=0.7,
     )  # fmt: skip
     assert outcome.code == 0, outcome.err
 
@@ -62,14 +71,16 @@ def test_updates_and_scores_equal_those_of_transformers(problem: str, tmp_path: 
     texts, pairs = [row["text"] for row in rows], [row["other"] for row in rows]
     batch = tokenizer(texts, pairs, padding=True, truncation=True, max_length=LENGTH, return_tensors="pt")
     assert batch["attention_mask"].sum(1).max() == LENGTH  # truncation takes part
-    decayed = [p for n, p in theirs.named_parameters() if "bias" not in n and "LayerNorm" not in n]
-    others = [p for n, p in theirs.named_parameters() if "bias" in n or "LayerNorm" in n]
-    groups = [{"params": decayed, "weight_decay": DECAY}, {"params": others, "weight_decay": 0.0}]
+    groups = [
+        {"params": [parameter], "weight_decay": 0.0 if "bias" in name or "LayerNorm" in name else DECAY}
+        for name, parameter in theirs.named_parameters()
+    ]
     optimizer = torch.optim.AdamW(groups, lr=RATE, eps=1e-6)
+    scales = [layer_scale(name) for name, _ in theirs.named_parameters()]
     losses = []
     for update in range(UPDATES):
-        for group in optimizer.param_groups:
-            group["lr"] = RATE * min(1, (update + 1) / 2)
+        for group, scale in zip(optimizer.param_groups, scales, strict=True):
+            group["lr"] = scale * RATE * min(1, (update + 1) / 2)
         loss = theirs.train()(**batch, labels=wanted).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(theirs.parameters(), 0.5)
