@@ -22,6 +22,7 @@ WITHOUT_TORCH = (
     *("corpus", "tokenization", "shards", "config", "records", "errors", "files", "progress", "vocabulary", "launch"),
     *("remote", "downloads", "inspect", "columnar"),
     *("data.masking", "data.packing", "data.sampling", "data.remote", "data.texts"),
+    *("tasks.ner.conll", "tasks.ner.schemes", "tasks.ner.labels", "tasks.ner.windows", "tasks.ner.metrics"),
 )
 """Corpora are built on login nodes, where torch may be absent and is slow to load."""
 
