@@ -83,5 +83,11 @@ class Task(Protocol):
             Nothing for a part without labels.
         """
 
+    def write_report(self, part: str, features: Features, scores: Sequence[np.ndarray], folder: Path) -> None:
+        """Log, or write into the output folder, what tells more than the metrics: a table by class, a picture.
+
+        Called once for each part with labels, at the end; arguments as for `metrics`.
+        """
+
     def write_predictions(self, part: str, features: Features, scores: Sequence[np.ndarray], folder: Path) -> None:
         """Write what was predicted for one of `predict_parts` into the output folder; arguments as for `metrics`."""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bert_pytorch.pretraining.fast_paths import FastPaths, lamb_implementation, sample_lengths
+from bert_pytorch.training.fast_paths import FastPaths, lamb_implementation, sample_lengths
 
 
 @pytest.mark.parametrize("sequences", [1, 2, 7, 64])
