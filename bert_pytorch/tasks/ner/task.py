@@ -11,13 +11,14 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
+from bert_pytorch.files import atomic_write_text
 from bert_pytorch.models.inputs import PackedBatch
 from bert_pytorch.models.tasks import Task as Head
 from bert_pytorch.records import IGNORED_LABEL
 from bert_pytorch.tasks.features import Features
 from bert_pytorch.tasks.ner.conll import ConllFile, cut, read_conll, write_predictions
-from bert_pytorch.tasks.ner.labels import found_types, label_ids, labels_of_types, types_of_labels
-from bert_pytorch.tasks.ner.metrics import score_entities
+from bert_pytorch.tasks.ner.labels import checked_labels, found_types, label_ids, labels_of_types, types_of_labels
+from bert_pytorch.tasks.ner.metrics import EntityScores, score_entities
 from bert_pytorch.tasks.ner.schemes import OUTSIDE, Entity, entities_of
 from bert_pytorch.tasks.ner.windows import window_sentences
 from bert_pytorch.tasks.task import TRAIN
@@ -38,8 +39,8 @@ class NerTask:
         paths: of `train`, `val` and `test`, as far as there are any.
         tokenizer: of the checkpoint.
         max_seq_length: tokens of a sequence at most; longer sentences become windows.
-        labels: what `--labels` names, or the classes of a model that is only evaluated; without any, the types found
-            in the training file.
+        wanted: what `--labels` names; without any, the types in the training file are learnt.
+        settled: classes of the model that is used further; None: there are none yet.
     """
 
     head: Head = "token_classification"
@@ -47,13 +48,20 @@ class NerTask:
     exported: Mapping[str, Any] = {}
 
     def __init__(
-        self, paths: Mapping[str, Path], tokenizer: Tokenizer, max_seq_length: int, labels: Sequence[str] = ()
+        self,
+        paths: Mapping[str, Path],
+        tokenizer: Tokenizer,
+        max_seq_length: int,
+        wanted: Sequence[str] = (),
+        settled: Sequence[str] | None = None,
     ) -> None:
         self._files = {part: read_conll(path) for part, path in paths.items()}
         self._tokenizer = tokenizer
         self._max_seq_length = max_seq_length
-        types = types_of_labels(labels) if labels else found_types(self._files[TRAIN])
-        self.label_names = labels_of_types(types)
+        if settled is not None:
+            self.label_names = checked_labels(settled, wanted)
+        else:
+            self.label_names = labels_of_types(types_of_labels(wanted) if wanted else found_types(self._files[TRAIN]))
         self._label_ids = {part: label_ids(file, self.label_names) for part, file in self._files.items()}
 
     @property
@@ -101,18 +109,25 @@ class NerTask:
         return float(np.count_nonzero(labels != IGNORED_LABEL))
 
     def metrics(self, part: str, features: Features, scores: Sequence[np.ndarray]) -> dict[str, float]:
-        """Return precision, recall and F1 by entity, of all and of each type; the table of types goes to the log."""
-        file = self._files[part]
-        found = score_entities(file.entities(), self._predicted(file, features, scores))
-        logger.info("%s\n%s", file.path, found.table())
+        """Return precision, recall and F1 by entity, of all types and of each."""
         prefix = "" if part == VALIDATION else f"{part}_"
-        return {f"{prefix}{name}": value for name, value in found.metrics().items()}
+        return {f"{prefix}{name}": value for name, value in self._scored(part, features, scores).metrics().items()}
+
+    def write_report(self, part: str, features: Features, scores: Sequence[np.ndarray], folder: Path) -> None:
+        """Log the table of types, and write it as `{part}_entities.txt`."""
+        table = self._scored(part, features, scores).table()
+        logger.info("%s\n%s", self._files[part].path, table)
+        atomic_write_text(folder / f"{part}_entities.txt", f"{table}\n")
 
     def write_predictions(self, part: str, features: Features, scores: Sequence[np.ndarray], folder: Path) -> None:
-        """Write `{part}_predictions.conll`: the file with a column of predicted tags more, and the table beside it."""
+        """Write `{part}_predictions.conll`: the file with a column of predicted tags more."""
         file = self._files[part]
         predicted = self._predicted(file, features, scores)
         write_predictions(folder / f"{part}_predictions.conll", file, predicted)
+
+    def _scored(self, part: str, features: Features, scores: Sequence[np.ndarray]) -> EntityScores:
+        file = self._files[part]
+        return score_entities(file.entities(), self._predicted(file, features, scores))
 
     def _predicted(self, file: ConllFile, features: Features, scores: Sequence[np.ndarray]) -> list[list[Entity]]:
         """Return the entities of each sentence; words without a token are outside of any."""

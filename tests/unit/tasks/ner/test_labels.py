@@ -6,7 +6,7 @@ import pytest
 
 from bert_pytorch.errors import ConfigError, InputError
 from bert_pytorch.tasks.ner.conll import read_conll
-from bert_pytorch.tasks.ner.labels import found_types, label_ids, labels_of_types, types_of_labels
+from bert_pytorch.tasks.ner.labels import checked_labels, found_types, label_ids, labels_of_types, types_of_labels
 
 
 def read(folder: Path, text: str):
@@ -45,5 +45,25 @@ def test_what_cannot_be_labelled_is_told(tmp_path: Path) -> None:
         types_of_labels(["O"])
     with pytest.raises(InputError, match="all 2 tags are O"):
         found_types(read(tmp_path, "a O\nb O\n"))
-    with pytest.raises(InputError, match=r"line 3: 'B-LOC' has a type that the model does not know.*O B-PER I-PER"):
+    with pytest.raises(InputError, match=r"line 3: the model has no label for 'B-LOC'; its labels are O B-PER I-PER"):
         label_ids(read(tmp_path, "a B-PER\n\nb B-LOC\n"), ("O", "B-PER", "I-PER"))
+
+
+def test_a_models_own_labels_are_taken_in_any_order_and_scheme(tmp_path: Path) -> None:
+    labels = ("B-PER", "S-PER", "O", "E-PER", "I-PER")
+    assert checked_labels(labels, ()) == checked_labels(labels, ["PER"]) == labels
+    assert label_ids(read(tmp_path, "a I-PER\nb B-PER\nc I-PER\nd O\n"), labels).tolist() == [1, 0, 3, 2]
+
+
+@pytest.mark.parametrize(
+    ("labels", "wanted", "told"),
+    [
+        (("LABEL_0", "LABEL_1"), (), "the model: its labels are LABEL_0 LABEL_1; wanted O, and B-"),
+        (("B-PER", "I-PER"), (), "wanted O"),
+        (("O", "B-PER", "I-PER"), ("LOC",), "--labels: found LOC, the model's are O B-PER I-PER. Leave it out."),
+    ],
+)
+def test_a_model_with_other_labels_is_refused(labels, wanted, told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        checked_labels(labels, wanted)
+    assert told in str(caught.value)
