@@ -18,11 +18,14 @@ from bert_pytorch.models.config import ModelConfig, load_model_config
 from bert_pytorch.models.tasks import Task as Head
 from bert_pytorch.models.tasks import TaskModel
 from bert_pytorch.records import Vocabulary
-from bert_pytorch.tasks.task import Task
+from bert_pytorch.tasks.task import Settled, Task
 from bert_pytorch.training.resuming import SHAPE
 from bert_pytorch.vocabulary import read_vocabulary
 
 logger = logging.getLogger(__name__)
+
+
+NOTHING = Settled((), {})
 
 
 class Beginning(NamedTuple):
@@ -37,8 +40,8 @@ class Beginning(NamedTuple):
     """Weights of the encoder; empty from scratch."""
     head: Mapping[str, Tensor]
     """All weights, the head's too, where the source is a model of the same kind of task; else empty."""
-    labels: tuple[str, ...]
-    """Its labels, with a head."""
+    settled: Settled
+    """Its labels, with a head, and what else it says of its task."""
     checkpoint: Checkpoint | None = None
     """Of this run, which is continued."""
 
@@ -87,9 +90,9 @@ def build_model(config: FinetuningConfig, beginning: Beginning, task: Task) -> T
     shape = beginning.config.model_copy(update=dropout)
     size = len(beginning.vocabulary.tokens)
     model = TaskModel(shape, task.head, len(labels) or 2, size, config.attention, seed=config.seed)
-    same = beginning.labels == labels
+    same = beginning.settled.labels == labels
     if not same and (beginning.checkpoint is not None or not config.do_train):
-        found, wanted = _listed(beginning.labels), _listed(labels)
+        found, wanted = _listed(beginning.settled.labels), _listed(labels)
         raise ConfigError(
             beginning.source, [f"its labels are {found}, those of the files {wanted}; keep to the former."]
         )
@@ -112,8 +115,9 @@ def _listed(labels: tuple[str, ...]) -> str:
 def _from_own_checkpoint(path: Path) -> Beginning:
     checkpoint = Checkpoint.from_dict(load_checkpoint(path), str(path))
     shape = ModelConfig.model_validate(checkpoint.model_config)
-    labels = tuple(checkpoint.choices.get("labels", ()))
-    return Beginning(str(path), shape, checkpoint.tokenizer_vocabulary(), {}, checkpoint.model, labels, checkpoint)
+    choices = checkpoint.choices
+    settled = Settled(tuple(choices.get("labels", ())), choices.get("exported", {}))
+    return Beginning(str(path), shape, checkpoint.tokenizer_vocabulary(), {}, checkpoint.model, settled, checkpoint)
 
 
 def _from_source(config: FinetuningConfig, source: Path, head: Head) -> Beginning:
@@ -124,13 +128,14 @@ def _from_source(config: FinetuningConfig, source: Path, head: Head) -> Beginnin
     given = load_source(source, config.hints())
     for name in given.unexpected:
         logger.info("--init_checkpoint: %s has no place in this model and is left out", name)
-    return Beginning(str(source), given.config, given.vocabulary, given.state_dict, {}, ())
+    return Beginning(str(source), given.config, given.vocabulary, given.state_dict, {}, NOTHING)
 
 
 def _from_task_model(folder: Path, loaded: LoadedTaskModel) -> Beginning:
     weights = loaded.model.state_dict()
     encoder = {name: tensor for name, tensor in weights.items() if name.startswith("bert.")}
-    return Beginning(str(folder), loaded.model.config, loaded.vocabulary, encoder, weights, loaded.labels)
+    settled = Settled(loaded.labels, loaded.exported)
+    return Beginning(str(folder), loaded.model.config, loaded.vocabulary, encoder, weights, settled)
 
 
 def _from_scratch(config: FinetuningConfig) -> Beginning:
@@ -142,7 +147,7 @@ def _from_scratch(config: FinetuningConfig) -> Beginning:
     _refuse_casing(config, vocabulary, str(config.vocab_file))
     settled = {"vocab_size": len(vocabulary.tokens), "lowercase": vocabulary.lowercase, "tokenizer": vocabulary.kind}
     shape = shape.model_copy(update={**settled, "next_sentence": False})
-    return Beginning(config.model_config_file, shape, vocabulary, {}, {}, ())
+    return Beginning(config.model_config_file, shape, vocabulary, {}, {}, NOTHING)
 
 
 def _checked(config: FinetuningConfig, beginning: Beginning) -> Beginning:

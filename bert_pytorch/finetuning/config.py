@@ -92,6 +92,8 @@ class FinetuningConfig(
     """Seed of the head's initial weights, the order of sequences and dropout."""
     cache_dir: Path | None = None
     """Folder that keeps tokenized files between runs; by default bert_pytorch/features in ~/.cache."""
+    plots: bool = False
+    """Draw the loss and the metrics over the updates: curves.png."""
     skip_cache: bool = False
     """Keep no tokenized files."""
     overwrite: bool = False

@@ -5,15 +5,18 @@ from functools import partial
 
 import numpy as np
 
+from bert_pytorch.errors import MissingDependencyError
 from bert_pytorch.files import atomic_write_json
+from bert_pytorch.finetuning.curves import save_curves
 from bert_pytorch.finetuning.prediction import predict
 from bert_pytorch.finetuning.session import Session
 from bert_pytorch.models.tasks import TaskModel
 from bert_pytorch.tracking.records import TaskEvalRow
+from bert_pytorch.tracking.session import METRICS_FILE
 
 logger = logging.getLogger(__name__)
 
-RESULTS = "eval_results.json"
+RESULTS, CURVES = "eval_results.json", "curves.png"
 
 
 def evaluate_and_predict(session: Session, model: TaskModel) -> bool:
@@ -37,6 +40,8 @@ def evaluate_and_predict(session: Session, model: TaskModel) -> bool:
         for tell in tells:
             session.world.on_first(partial(tell, part, session.parts[part], scores, session.output_dir))
     session.world.on_first(lambda: _write(session, results))
+    if config.do_train and config.plots:
+        session.world.on_first(lambda: _draw(session))
     return True
 
 
@@ -61,6 +66,13 @@ def _scores(session: Session, model: TaskModel, part: str) -> list[np.ndarray] |
 
 def _metrics(session: Session, part: str, scores: list[np.ndarray]) -> dict[str, float]:
     return session.world.on_first(lambda: session.task.metrics(part, session.parts[part], scores))
+
+
+def _draw(session: Session) -> None:
+    try:
+        save_curves(session.output_dir / CURVES, session.output_dir / METRICS_FILE)
+    except MissingDependencyError as error:
+        logger.warning("%s", error)
 
 
 def _write(session: Session, results: dict[str, float]) -> None:

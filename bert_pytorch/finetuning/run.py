@@ -10,7 +10,7 @@ from bert_pytorch.config.command_line import Resolved
 from bert_pytorch.downloads.named_models import local_source
 from bert_pytorch.finetuning.beginning import read_beginning
 from bert_pytorch.finetuning.config import FinetuningConfig
-from bert_pytorch.finetuning.results import RESULTS, evaluate_and_predict
+from bert_pytorch.finetuning.results import CURVES, RESULTS, evaluate_and_predict
 from bert_pytorch.finetuning.session import CHECKPOINTS, TaskKind, build_on_device, open_session
 from bert_pytorch.finetuning.training import train_task
 from bert_pytorch.interop.sources import EXPORTED
@@ -54,7 +54,9 @@ def finetune(resolved: Resolved[C], world: World, kind: TaskKind) -> EndReason:
         session.parts.read_all(world)
         model = world.together(lambda: build_on_device(session))
         if config.overwrite:  # only now: nothing can refuse any more
-            world.on_first(lambda: remove_run(output_dir, config.log_prefix, (CHECKPOINTS, EXPORTED), (RESULTS,)))
+            world.on_first(
+                lambda: remove_run(output_dir, config.log_prefix, (CHECKPOINTS, EXPORTED), (RESULTS, CURVES))
+            )
         record = output_dir / f"{config.log_prefix}_run_config.json"
         world.on_first(lambda: write_run_config(record, resolved, model.config.model_dump(mode="json"), world.size))
         if config.do_train and (reason := train_task(session, model)) != "finished":

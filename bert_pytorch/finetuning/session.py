@@ -18,7 +18,7 @@ from bert_pytorch.runtime.compilation import compile_modules
 from bert_pytorch.runtime.distributed import World
 from bert_pytorch.runtime.precision import Precision, choose_precision
 from bert_pytorch.runtime.stopping import StopRequests
-from bert_pytorch.tasks.task import Task
+from bert_pytorch.tasks.task import Settled, Task
 from bert_pytorch.tokenization.tokenizer import Tokenizer, tokenizer_from_vocabulary
 
 logger = logging.getLogger(__name__)
@@ -30,9 +30,9 @@ class TaskKind(NamedTuple):
     """What a program fine-tunes for."""
 
     head: Head
-    build: Callable[[Any, Tokenizer, tuple[str, ...] | None], Task]
-    """From the program's configuration, the checkpoint's tokenizer, and the labels that are settled already (None:
-    they follow from the training file)."""
+    build: Callable[[Any, Tokenizer, Settled | None], Task]
+    """From the program's configuration, the checkpoint's tokenizer, and what is settled already: by the model that is
+    evaluated, or the run that is continued.  None: labels follow from the training file."""
 
 
 class Session(NamedTuple):
@@ -70,7 +70,7 @@ def open_session(
     """Choose the precision and make the task, with the checkpoint's tokenizer."""
     precision = choose_precision(config, device)
     logger.info("precision: %s (%s)", precision.name, precision.reason)
-    settled = None if config.do_train and beginning.checkpoint is None else beginning.labels
+    settled = None if config.do_train and beginning.checkpoint is None else beginning.settled
     task = kind.build(config, tokenizer_from_vocabulary(beginning.vocabulary), settled)
     return Session(config, world, device, precision, stop, store, beginning, task, Parts(task, config))
 

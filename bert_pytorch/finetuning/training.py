@@ -156,7 +156,7 @@ def _training_run(
             session_end=session_end,
             checkpoint_interval=config.num_steps_per_checkpoint,
             eval_interval=config.eval_interval or updates_an_epoch,
-            evaluates_first=False,
+            evaluates_every_end=False,
         ),
         progress=progress,
         logs=lambda step: config.logs(step, first_step=first_step, last_step=session_end),
@@ -211,6 +211,7 @@ def _checkpoint_writer(
             scaler=learner.scaler.state_dict() if learner.scaler.is_enabled() else None,
             choices={
                 "labels": list(session.task.label_names),
+                "exported": dict(session.task.exported),
                 "sequences": sequences,
                 "best": None if best is None else best.state(),
                 **fast_paths.choices(),

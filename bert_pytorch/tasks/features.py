@@ -131,7 +131,12 @@ def cached_features(folder: Path | None, key: Mapping[str, Any], make: Callable[
 
 
 def default_cache(environment: Mapping[str, str] = os.environ) -> Path | None:
-    """Return `bert_pytorch/features` in $XDG_CACHE_HOME or ~/.cache; None where there is no home folder."""
+    """Return `features` in $BERT_PYTORCH_CACHE, else in `bert_pytorch` of $XDG_CACHE_HOME or ~/.cache.
+
+    None where there is no home folder.
+    """
+    if environment.get("BERT_PYTORCH_CACHE"):
+        return Path(environment["BERT_PYTORCH_CACHE"]) / "features"
     with contextlib.suppress(RuntimeError):
         return Path(environment.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "bert_pytorch" / "features"
     return None

@@ -3,7 +3,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -14,6 +14,15 @@ from bert_pytorch.tasks.features import Features
 
 TRAIN = "train"
 """The part that is learnt from."""
+
+
+class Settled(NamedTuple):
+    """What a model that was trained for a task before says of it: its labels are not discovered anew."""
+
+    labels: tuple[str, ...]
+    """Name of each class."""
+    exported: Mapping[str, Any]
+    """What `Task.exported` was, among other keys."""
 
 
 class Task(Protocol):

@@ -47,8 +47,9 @@ class Limits:
     """Updates between checkpoints."""
     eval_interval: int
     """Updates between evaluations; 0 to evaluate only at the ends of a phase."""
-    evaluates_first: bool = True
-    """Whether to evaluate before the first update of a phase."""
+    evaluates_every_end: bool = True
+    """Whether to evaluate before the first update of a phase and at a session's limit too, not only when it is due and
+    when all is done."""
 
     def reached(self, step: int) -> EndReason | None:
         """Return why to end after `step` updates, or None to go on."""
@@ -94,11 +95,12 @@ def train(run: TrainingRun) -> EndReason:
     """Take updates until the phase is finished, the session is over or a stop is asked for; then save and say why."""
     first_step = run.progress.step
     try:
-        if first_step == run.limits.phase_start and run.limits.evaluates_first:
+        if first_step == run.limits.phase_start and run.limits.evaluates_every_end:
             _evaluate(run)
         run.clock.restart()
         reason = _take_updates(run)
-        if reason in ("finished", "session_limit") and not run.limits.due(run.progress.step, run.limits.eval_interval):
+        ends = ("finished", "session_limit") if run.limits.evaluates_every_end else ("finished",)
+        if reason in ends and not run.limits.due(run.progress.step, run.limits.eval_interval):
             _evaluate(run)
         if run.progress.step > first_step:
             _save(run)  # after the evaluation: a phase's last checkpoint stands for all that the phase owes
