@@ -7,7 +7,7 @@ from bert_pytorch.finetuning.main import main_of
 from bert_pytorch.finetuning.session import TaskKind
 from bert_pytorch.tasks.ner.config import NerConfig
 from bert_pytorch.tasks.ner.task import TEST, VALIDATION, NerTask
-from bert_pytorch.tasks.task import TRAIN
+from bert_pytorch.tasks.task import TRAIN, Settled
 from bert_pytorch.tokenization.tokenizer import Tokenizer
 
 PROGRAM = "run_ner.py"
@@ -20,16 +20,10 @@ class NerRunConfig(NerConfig, FinetuningConfig):
     def combination_problems(self) -> Iterator[str]:
         """Say which file is missing."""
         yield from super().combination_problems()
-        for does, flag, file, name in (
-            (self.do_train, "--do_train", self.train_file, "--train_file"),
-            (self.do_eval, "--do_eval", self.val_file, "--val_file"),
-            (self.do_predict, "--do_predict", self.test_file, "--test_file"),
-        ):
-            if does and file is None:
-                yield f"{name} is missing: {flag} needs it."
+        yield from self.missing_files(self.train_file, self.val_file, self.test_file)
 
 
-def build(config: NerRunConfig, tokenizer: Tokenizer, settled: tuple[str, ...] | None) -> NerTask:
+def build(config: NerRunConfig, tokenizer: Tokenizer, settled: Settled | None) -> NerTask:
     """Make the task; files that are not used are not read."""
     files = {
         TRAIN: config.train_file if config.do_train else None,

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from bert_pytorch.models.inputs import PackedBatch
-from bert_pytorch.records import MicroBatch
 from bert_pytorch.runtime.precision import Precision
-from bert_pytorch.tasks.features import Features
+from bert_pytorch.tasks.features import Features, packed
 
 Score = Callable[[PackedBatch], Tensor]
 """Returns (B, K), a row for each sequence, or (T, K), one for each token."""
@@ -30,7 +29,7 @@ class Runner(NamedTuple):
         """Return what `score` says of each sequence, float32 (K,) or (its tokens, K)."""
         results: list[np.ndarray] = [np.empty(0)] * len(features.lengths)
         for chosen in batches_of(features.lengths, self.max_tokens):
-            batch = PackedBatch.from_numpy(packed(features, chosen), self.device)
+            batch = PackedBatch.from_numpy(packed(features, chosen).inputs, self.device)
             with self.precision.autocast():
                 scores = score(batch).float().cpu().numpy()
             for_tokens = len(scores) != len(chosen)  # [CLS] and [SEP] make a sequence two tokens at least
@@ -51,19 +50,3 @@ def batches_of(lengths: np.ndarray, max_tokens: int) -> Iterator[np.ndarray]:
         tokens += length
     if start < len(order):
         yield order[start:]
-
-
-def packed(features: Features, chosen: np.ndarray) -> MicroBatch:
-    """Lay the chosen sequences end to end; nothing in them is masked."""
-    lengths = features.lengths[chosen]
-    cu_seqlens = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    positions = np.arange(cu_seqlens[-1]) - np.repeat(cu_seqlens[:-1], lengths)
-    return MicroBatch(
-        input_ids=features.input_ids[np.repeat(features.cu_seqlens[chosen], lengths) + positions],
-        token_type_ids=(positions >= np.repeat(features.segment_b_starts[chosen], lengths)).astype(np.int32),
-        position_ids=positions.astype(np.int32),
-        cu_seqlens=cu_seqlens,
-        masked_positions=np.empty(0, np.int64),
-        labels=np.empty(0, np.int64),
-        next_sentence_labels=None,
-    )

@@ -14,9 +14,7 @@ from pydantic import Field
 from bert_pytorch.errors import BertPytorchError, ConfigError, InputError, report
 from bert_pytorch.inference.batches import Runner
 from bert_pytorch.inference.texts import Text, TextsConfig, read_texts
-from bert_pytorch.interop.huggingface import CONFIG
-from bert_pytorch.interop.sources import EXPORTED
-from bert_pytorch.interop.task_models import CLASSES, LoadedTaskModel, load_task_model
+from bert_pytorch.interop.task_models import CLASSES, LoadedTaskModel, load_task_model, task_folder
 from bert_pytorch.models.tasks import Task
 from bert_pytorch.runtime.device import DeviceConfig, choose_device
 from bert_pytorch.runtime.precision import PrecisionConfig, choose_precision
@@ -139,16 +137,14 @@ def blocks_of(texts: Iterable[Text]) -> Iterator[list[Text]]:
 
 
 def open_task_model(config: PredictConfig, task: Task) -> LoadedTaskModel:
-    """Load the model of a folder that fine-tuning wrote, and move it to the device.
+    """Load the model of a folder that fine-tuning wrote.
 
     Raises:
         InputError: if files are missing or damaged.
         ConfigError: if it is a model of another task.
     """
     assert config.checkpoint is not None  # combination_problems saw to it
-    folder = config.checkpoint
-    if not (folder / CONFIG).is_file() and (folder / EXPORTED / CONFIG).is_file():
-        folder = folder / EXPORTED
+    folder = task_folder(config.checkpoint) or config.checkpoint  # where there is none, loading says what is missing
     loaded = load_task_model(folder)
     if loaded.model.task != task:
         raise ConfigError(
@@ -186,10 +182,3 @@ def fitting_features(texts: Sequence[Text], tokenizer: Tokenizer, limit: int, *,
         )
     logger.warning("%s: cut from %d tokens to %d (%d such texts here)", where, length, limit, len(too_long))
     return sequence_features(tokenizer, first, pairs, limit, None)
-
-
-def softmax(scores: np.ndarray) -> np.ndarray:
-    """Return probabilities over the last axis."""
-    raised = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    result: np.ndarray = raised / raised.sum(axis=-1, keepdims=True)
-    return result

@@ -8,13 +8,14 @@ import numpy as np
 
 from bert_pytorch.inference.batches import Runner
 from bert_pytorch.inference.output import json_lines
-from bert_pytorch.inference.predicting import PredictConfig, open_task_model, predictions, runner_of, softmax
+from bert_pytorch.inference.predicting import PredictConfig, open_task_model, predictions, runner_of
 from bert_pytorch.inference.texts import Text
 from bert_pytorch.inference.words import Word, words_apart_by_spaces, words_of
 from bert_pytorch.interop.task_models import LoadedTaskModel
 from bert_pytorch.tasks.features import Features
 from bert_pytorch.tasks.ner.schemes import OUTSIDE, Entity, entities_of, split_tag
 from bert_pytorch.tasks.ner.windows import Windows, window_sentences
+from bert_pytorch.tasks.scoring import probabilities
 from bert_pytorch.tokenization.tokenizer import tokenizer_from_vocabulary
 
 
@@ -53,22 +54,22 @@ class Tagger:
         starts = np.cumsum([0, *map(len, words)]).tolist()
         flat = [word.word for found in words for word in found]
         windows = window_sentences(flat, starts, self._tokenizer, self._model.config.max_position_embeddings)
-        tags, probabilities = self._tags(windows, len(flat))
+        tags, chances = self._tags(windows, len(flat))
         cuts = zip(words, starts[:-1], starts[1:], strict=True)
-        return [Tagged(found, tags[start:stop], probabilities[start:stop]) for found, start, stop in cuts]
+        return [Tagged(found, tags[start:stop], chances[start:stop]) for found, start, stop in cuts]
 
     def _tags(self, windows: Windows, num_words: int) -> tuple[list[str], list[float]]:
-        tags, probabilities = [self._nothing] * num_words, [1.0] * num_words
+        tags, chances = [self._nothing] * num_words, [1.0] * num_words
         scores = self._runner.run(self._model, _features(windows))
         if not scores:
-            return tags, probabilities
+            return tags, chances
         asked = windows.words >= 0
-        likely = softmax(np.concatenate(scores)[asked])
+        likely = probabilities("single_label", np.concatenate(scores)[asked])
         best = likely.argmax(axis=1)
         chosen = likely[np.arange(len(best)), best]
         for word, label, probability in zip(windows.words[asked].tolist(), best.tolist(), chosen.tolist(), strict=True):
-            tags[word], probabilities[word] = self._labels[label], probability
-        return tags, probabilities
+            tags[word], chances[word] = self._labels[label], probability
+        return tags, chances
 
 
 def open_tagger(config: TagConfig) -> Tagger:

@@ -21,7 +21,7 @@ from bert_pytorch.tasks.ner.labels import checked_labels, found_types, label_ids
 from bert_pytorch.tasks.ner.metrics import EntityScores, score_entities
 from bert_pytorch.tasks.ner.schemes import OUTSIDE, Entity, entities_of
 from bert_pytorch.tasks.ner.windows import window_sentences
-from bert_pytorch.tasks.task import TRAIN
+from bert_pytorch.tasks.task import TRAIN, Settled
 from bert_pytorch.tokenization.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class NerTask:
         tokenizer: of the checkpoint.
         max_seq_length: tokens of a sequence at most; longer sentences become windows.
         wanted: what `--labels` names; without any, the types in the training file are learnt.
-        settled: classes of the model that is used further; None: there are none yet.
+        settled: labels of the model that is used further; None: there is none yet.
     """
 
     head: Head = "token_classification"
@@ -53,13 +53,13 @@ class NerTask:
         tokenizer: Tokenizer,
         max_seq_length: int,
         wanted: Sequence[str] = (),
-        settled: Sequence[str] | None = None,
+        settled: Settled | None = None,
     ) -> None:
         self._files = {part: read_conll(path) for part, path in paths.items()}
         self._tokenizer = tokenizer
         self._max_seq_length = max_seq_length
         if settled is not None:
-            self.label_names = checked_labels(settled, wanted)
+            self.label_names = checked_labels(settled.labels, wanted)
         else:
             self.label_names = labels_of_types(types_of_labels(wanted) if wanted else found_types(self._files[TRAIN]))
         self._label_ids = {part: label_ids(file, self.label_names) for part, file in self._files.items()}

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bert_pytorch.inference.batches import Runner, batches_of, packed
+from bert_pytorch.inference.batches import Runner, batches_of
 from bert_pytorch.models.inputs import PackedBatch
 from bert_pytorch.runtime.precision import Precision
 from bert_pytorch.tasks.features import Features
@@ -34,20 +34,6 @@ def test_batches_hold_each_sequence_once_longest_first_and_no_more_than_fits(len
     assert all(size <= limit or len(batch) == 1 for size, batch in zip(sizes, batches, strict=True))
     firsts = [lengths[batch[0]] for batch in batches[1:]]
     assert all(size + first > limit for size, first in zip(sizes, firsts, strict=False))  # none could be larger
-
-
-@given(LENGTHS.filter(bool))
-def test_a_packed_batch_holds_the_chosen_sequences_end_to_end(lengths: list[int]) -> None:
-    features = features_of(lengths)
-    chosen = np.arange(len(lengths))[::-2]
-    batch = packed(features, chosen)
-    for place, index in enumerate(chosen.tolist()):
-        here = slice(batch.cu_seqlens[place], batch.cu_seqlens[place + 1])
-        there = slice(features.cu_seqlens[index], features.cu_seqlens[index + 1])
-        assert batch.input_ids[here].tolist() == features.input_ids[there].tolist()
-        assert batch.position_ids[here].tolist() == list(range(lengths[index]))
-        start = features.segment_b_starts[index]
-        assert batch.token_type_ids[here].tolist() == [0] * start + [1] * (lengths[index] - start)
 
 
 @given(LENGTHS, st.integers(1, 60))

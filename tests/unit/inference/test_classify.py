@@ -1,4 +1,4 @@
-"""Classes of texts against transformers' pipeline of scores, in each of the three problems; batches and processes."""
+"""Classes of texts against transformers' pipeline of scores, in each of the three problems, and in batches."""
 
 import json
 from pathlib import Path
@@ -68,6 +68,8 @@ def test_several_classes_may_hold_where_the_model_says_so(tmp_path: Path, run) -
     for record, wanted in zip(found, likely, strict=True):
         assert record["labels"] == [label for label, value in zip(LABELS, wanted, strict=True) if value > 0.5]
         assert list(record["probabilities"].values()) == pytest.approx(wanted.tolist(), abs=2e-5)
+    all_hold = records(run("classify", "--checkpoint", folder, "--threshold", "0.0001", *TEXTS).out)
+    assert all(record["labels"] == list(LABELS) for record in all_hold)
 
 
 def test_a_single_label_is_a_number(tmp_path: Path, run) -> None:
@@ -76,18 +78,17 @@ def test_a_single_label_is_a_number(tmp_path: Path, run) -> None:
     assert [record["value"] for record in found] == pytest.approx(their_scores(folder, TEXTS)[:, 0].tolist(), abs=2e-5)
 
 
-def test_batches_and_processes_give_what_each_text_gives_alone(tmp_path: Path, run) -> None:
+def test_batches_give_what_each_text_gives_alone(tmp_path: Path, run) -> None:
     folder, path = write_model(tmp_path / "model"), tmp_path / "texts.jsonl"
     rng = np.random.default_rng(1)
     words = [" ".join(rng.choice(["the", "of", "rome", "x"], rng.integers(0, 9))) for _ in range(1300)]
     path.write_text("\n".join(json.dumps({"text": a, "text_pair": b}) for a, b in zip(words, words[::-1], strict=True)))
     options = ["classify", "--checkpoint", folder, "--pairs", "--input_file", path]
     alone = records(run(*options, "--max_tokens", "1").out)
-    for found in (run(*options), run(*options, "--processes", "2")):
-        together = records(found.out)
-        assert [record["text"] for record in together] == words
-        for ours, wanted in zip(together, alone, strict=True):
-            assert ours["probabilities"] == pytest.approx(wanted["probabilities"], abs=2e-6)
+    together = records(run(*options).out)
+    assert [record["text"] for record in together] == words
+    for ours, wanted in zip(together, alone, strict=True):
+        assert ours["probabilities"] == pytest.approx(wanted["probabilities"], abs=2e-6)
 
 
 def test_a_runs_folder_is_opened_by_its_model(tmp_path: Path, run) -> None:
@@ -99,6 +100,3 @@ def test_a_model_of_another_kind_is_refused(tmp_path: Path, run) -> None:
     outcome = run("tag", "--checkpoint", write_model(tmp_path / "a"), "a")
     assert outcome.code == 2
     assert "…ForSequenceClassification, wanted one …ForTokenClassification" in outcome.err
-    outcome = run("classify", "--checkpoint", write_model(tmp_path / "b", problem_type="ranking"), "a")
-    assert outcome.code == 2
-    assert "\"problem_type\": found 'ranking', wanted one of single_label_classification" in outcome.err
