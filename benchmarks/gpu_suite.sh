@@ -69,7 +69,8 @@ print('pydantic', pydantic.__version__, 'transformers', transformers.__version__
 if [ ${#rows[@]} = 0 ]; then
     step tests "$(least "$tests" "$(left)")" python3 -m pytest -q -n "$(least 8 "$(nproc)")" -p no:cacheprovider \
         tests/numerics/test_triton_kernels.py tests/numerics/test_triton_lamb.py \
-        tests/numerics/test_models_on_kernels.py tests/unit/models/test_attention_cuda.py
+        tests/numerics/test_models_on_kernels.py tests/unit/models/test_attention_cuda.py \
+        tests/unit/pretraining/test_recorded.py
 fi
 # Its own clock ends it in good time; the 15 s more are for the run that it is in, the others for kernels.
 training=$(($(left) - (${#rows[@]} > 0 ? 15 : 85)))

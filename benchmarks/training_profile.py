@@ -45,7 +45,12 @@ def main() -> None:
     """Run and record."""
     checkout, output, skip, updates = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
     recorder = Recorder(skip, updates)
-    register_optimizer_step_post_hook(lambda *_: recorder.update_done())
+
+    def stepped(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        if len(optimizer.param_groups) > 1:  # with and without weight decay; a start measures LAMB on one group
+            recorder.update_done()
+
+    register_optimizer_step_post_hook(stepped)
     sys.argv = ["run_pretraining.py", *sys.argv[5:]]
     sys.path[0] = str(checkout)
     try:

@@ -36,13 +36,15 @@ def one_step(name: KernelName, way: str, shape: Shape) -> Callable[[], object]:
     make = {"residual_norm": _residual_norm, "bias_gelu": _bias_gelu, "geglu": _geglu}[name]
     function, inputs = make(way, shape)
     leaves = [value.requires_grad_() for value in inputs]
-    output = function(*leaves)
-    grad = torch.randn_like(output)
+
+    def forward() -> Tensor:
+        with torch.autocast(shape.device.type, shape.dtype, enabled=shape.dtype != torch.float32):
+            return function(*leaves)
+
+    grad = torch.randn_like(forward())
 
     def step() -> object:
-        with torch.autocast(shape.device.type, shape.dtype, enabled=shape.dtype != torch.float32):
-            result = function(*leaves)
-        return torch.autograd.grad(result, leaves, grad.to(result.dtype))
+        return torch.autograd.grad(forward(), leaves, grad)
 
     return step
 

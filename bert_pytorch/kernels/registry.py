@@ -6,7 +6,7 @@ Triton, are imported by this module alone, and only where one is to run.
 
 import importlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -75,6 +75,7 @@ def choose_kernels(
     compiled: bool = False,
     saved: Mapping[str, str] | None = None,
     measure: Callable[[KernelName, str], float] | None = None,
+    measured: Sequence[KernelName] = KERNELS,
 ) -> dict[KernelName, Choice]:
     """Choose an implementation of each kernel; nothing is used before `use`.
 
@@ -83,6 +84,7 @@ def choose_kernels(
         compiled: whether the layers are compiled: inductor then fuses more than kernels that it cannot look into.
         saved: what the run used so far.
         measure: seconds of one implementation of one kernel; None: Triton wherever it can run.
+        measured: kernels that are measured, as the run uses them.
     """
     saved = saved or {}
     choices: dict[KernelName, Choice] = {}
@@ -91,7 +93,7 @@ def choose_kernels(
         choices[name] = choose(
             [Candidate(TRITON, here), Candidate(TORCH)],
             saved=saved.get(name),
-            measure=None if measure is None else partial(measure, name),
+            measure=None if measure is None or name not in measured else partial(measure, name),
         )
     return choices
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from bert_pytorch.kernels.attention import Bias, Sequences
+from bert_pytorch.kernels.joined import room_side_by_side
 
 LARGEST_TILE, LARGEST_FLOAT32_TILE = 128, 64
 """Rows of a tile; sequences that are no longer are computed in one piece."""
@@ -54,11 +55,12 @@ class _PackedAttention(torch.autograd.Function):
         query, key, value, sums, output, _, _ = ctx.saved_tensors
         sequences, bias = ctx.sequences, ctx.bias
         grad = grad.contiguous()
-        grads = [tensor.new_empty(tensor.shape) for tensor in (query, key, value)]
         count, heads, size = query.shape
+        grads = room_side_by_side(query, key)
         batch, block = len(sequences.cu_keys) - 1, _block(sequences, query.dtype)
         shared: dict[str, Any] = {
             **_where(sequences, bias), **_strides(query, key, value), "heads": heads,
+            "grad_query_stride": grads[0].stride(0), "grad_key_stride": grads[1].stride(0),
             **_constants(query, sequences, bias), "BLOCK": block, "num_warps": 8 if block == 128 else 4,
         }  # fmt: skip
         if not count:
@@ -216,7 +218,7 @@ def _forward(
 @triton.jit(do_not_specialize=["window"])
 def _backward_one_tile(
     queries, keys, values, grad, grad_query, grad_key, grad_value, cu_queries, cu_keys, positions, slopes, window,
-    query_stride, key_stride, value_stride, heads,
+    query_stride, key_stride, value_stride, grad_query_stride, grad_key_stride, heads,
     SCALE: tl.constexpr, SIZE: tl.constexpr, PRECISION: tl.constexpr, HAS_POSITIONS: tl.constexpr,
     HAS_SLOPES: tl.constexpr, HAS_WINDOW: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -229,9 +231,10 @@ def _backward_one_tile(
     query = _load_rows(queries + query_start * query_stride + head * SIZE, query_stride, row, query_count, SIZE)
     key = _load_rows(keys + key_start * key_stride + head * SIZE, key_stride, row, key_count, SIZE)
     value = _load_rows(values + key_start * value_stride + head * SIZE, value_stride, row, key_count, SIZE)
-    query_at = (query_start * heads + head) * SIZE
-    key_at = (key_start * heads + head) * SIZE
-    upper = _load_rows(grad + query_at, heads * SIZE, row, query_count, SIZE)
+    upper = _load_rows(grad + (query_start * heads + head) * SIZE, heads * SIZE, row, query_count, SIZE)
+    grad_query += query_start * grad_query_stride + head * SIZE
+    grad_key += key_start * grad_key_stride + head * SIZE
+    grad_value += key_start * grad_key_stride + head * SIZE
     place = row
     if HAS_POSITIONS:
         place = tl.load(positions + query_start + row, row < query_count, 0)
@@ -246,11 +249,11 @@ def _backward_one_tile(
     grad_scores = weights * (grad_weights - tl.sum(weights * grad_weights, 1)[:, None]) * SCALE
     grad_scores = grad_scores.to(query.dtype)
     values_part = tl.dot(tl.trans(weights.to(upper.dtype)), upper, input_precision=PRECISION)
-    _store_rows(grad_value + key_at, heads * SIZE, row, key_count, values_part, SIZE)
+    _store_rows(grad_value, grad_key_stride, row, key_count, values_part, SIZE)
     keys_part = tl.dot(tl.trans(grad_scores), query, input_precision=PRECISION)
-    _store_rows(grad_key + key_at, heads * SIZE, row, key_count, keys_part, SIZE)
+    _store_rows(grad_key, grad_key_stride, row, key_count, keys_part, SIZE)
     queries_part = tl.dot(grad_scores, key, input_precision=PRECISION)
-    _store_rows(grad_query + query_at, heads * SIZE, row, query_count, queries_part, SIZE)
+    _store_rows(grad_query, grad_query_stride, row, query_count, queries_part, SIZE)
 
 
 @triton.jit(do_not_specialize=["count"])
@@ -266,7 +269,8 @@ def _products(output, grad, products, count, heads, SIZE: tl.constexpr, BLOCK: t
 @triton.jit(do_not_specialize=["count", "window"])
 def _backward_keys(
     queries, keys, values, grad, sums, products, grad_key, grad_value,
-    cu_queries, cu_keys, positions, slopes, window, query_stride, key_stride, value_stride, count, heads,
+    cu_queries, cu_keys, positions, slopes, window,
+    query_stride, key_stride, value_stride, grad_query_stride, grad_key_stride, count, heads,
     SCALE: tl.constexpr, SIZE: tl.constexpr, PRECISION: tl.constexpr, HAS_POSITIONS: tl.constexpr,
     HAS_SLOPES: tl.constexpr, HAS_WINDOW: tl.constexpr, BLOCK: tl.constexpr, MOVING: tl.constexpr,
 ):  # fmt: skip
@@ -303,15 +307,16 @@ def _backward_keys(
         grad_weights = tl.dot(value, tl.trans(upper), input_precision=PRECISION)
         grad_scores = weights * (grad_weights - tl.load(products + other, other < query_count, 0.0)[None, :])
         keys_part += tl.dot(grad_scores.to(query.dtype), query, input_precision=PRECISION)
-    key_at = (key_start * heads + head) * SIZE
-    _store_rows(grad_key + key_at, heads * SIZE, row, key_count, keys_part * SCALE, SIZE)
-    _store_rows(grad_value + key_at, heads * SIZE, row, key_count, values_part, SIZE)
+    key_at = key_start * grad_key_stride + head * SIZE
+    _store_rows(grad_key + key_at, grad_key_stride, row, key_count, keys_part * SCALE, SIZE)
+    _store_rows(grad_value + key_at, grad_key_stride, row, key_count, values_part, SIZE)
 
 
 @triton.jit(do_not_specialize=["count", "window"])
 def _backward_queries(
     queries, keys, values, grad, sums, products, grad_query,
-    cu_queries, cu_keys, positions, slopes, window, query_stride, key_stride, value_stride, count, heads,
+    cu_queries, cu_keys, positions, slopes, window,
+    query_stride, key_stride, value_stride, grad_query_stride, grad_key_stride, count, heads,
     SCALE: tl.constexpr, SIZE: tl.constexpr, PRECISION: tl.constexpr, HAS_POSITIONS: tl.constexpr,
     HAS_SLOPES: tl.constexpr, HAS_WINDOW: tl.constexpr, BLOCK: tl.constexpr, MOVING: tl.constexpr,
 ):  # fmt: skip
@@ -323,9 +328,8 @@ def _backward_queries(
     if first >= query_count:
         return
     row = first + tl.arange(0, BLOCK)
-    query_at = (query_start * heads + head) * SIZE
     query = _load_rows(queries + query_start * query_stride + head * SIZE, query_stride, row, query_count, SIZE)
-    upper = _load_rows(grad + query_at, heads * SIZE, row, query_count, SIZE)
+    upper = _load_rows(grad + (query_start * heads + head) * SIZE, heads * SIZE, row, query_count, SIZE)
     keys += key_start * key_stride + head * SIZE
     values += key_start * value_stride + head * SIZE
     sum_of_row = tl.load(sums + head.to(tl.int64) * count + query_start + row, row < query_count, 0.0)
@@ -346,4 +350,5 @@ def _backward_queries(
         grad_weights = tl.dot(upper, tl.trans(value), input_precision=PRECISION)
         grad_scores = weights * (grad_weights - product[:, None])
         queries_part += tl.dot(grad_scores.to(key.dtype), key, input_precision=PRECISION)
-    _store_rows(grad_query + query_at, heads * SIZE, row, query_count, queries_part * SCALE, SIZE)
+    query_at = query_start * grad_query_stride + head * SIZE
+    _store_rows(grad_query + query_at, grad_query_stride, row, query_count, queries_part * SCALE, SIZE)

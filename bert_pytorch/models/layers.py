@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from bert_pytorch.kernels.cpu_dropout import dropout
 from bert_pytorch.kernels.cpu_residual_norm import residual_norm
+from bert_pytorch.kernels.joined import split
 from bert_pytorch.kernels.registry import in_use, triton_function
 from bert_pytorch.models.attention import Attention
 from bert_pytorch.models.config import Activation, ModelConfig
@@ -125,10 +126,10 @@ class Heads(nn.Module):
         if not self.fused:
             return self.query(batch.wanted(hidden)), self.key(hidden), self.value(hidden)
         if batch.queries is None:
-            query, key, value = joined(hidden, [self.query, self.key, self.value]).chunk(3, dim=1)
+            query, key, value = split(joined(hidden, [self.query, self.key, self.value]), 3)
         else:
             query = self.query(batch.wanted(hidden))
-            key, value = joined(hidden, [self.key, self.value]).chunk(2, dim=1)
+            key, value = split(joined(hidden, [self.key, self.value]), 2)
         return query, key, value
 
 

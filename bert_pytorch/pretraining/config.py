@@ -62,6 +62,9 @@ class PretrainingConfig(
     and optimizer moments, with a schedule and data of this phase's own."""
     checkpoint_activations: bool = False
     """Recompute activations in the backward pass instead of keeping them: less memory, about a third more time."""
+    cuda_graphs: bool = False
+    """Record a micro-batch's kernels once and replay them: for small models or micro-batches on a fast GPU, which waits
+    for Python otherwise. Needs --packing rows."""
     attention: Literal["auto", "sdpa", "reference", "varlen", "flash_attn", "triton", "flex"] = "auto"
     """Attention: auto measures at the start what a GPU does fastest and tells; sdpa is torch's fused kernels, reference
     the plain computation that all are checked against; the others run on CUDA GPUs, on sequences without padding."""
@@ -108,6 +111,10 @@ class PretrainingConfig(
             yield "--model_config_file is missing: name a shipped model (bert_base_uncased) or a JSON file of your own."
         if self.init_checkpoint is not None and self.init_from_teacher_layers:
             yield "--init_checkpoint and --init_from_teacher_layers both say what to begin from; keep one of them."
+        if self.cuda_graphs and self.packing != "rows":
+            yield f"--cuda_graphs wants micro-batches of one shape: add --packing rows (found {self.packing})."
+        if self.cuda_graphs and self.checkpoint_activations:
+            yield "--checkpoint_activations draws random numbers twice, which --cuda_graphs cannot; keep one of them."
         if self.dry_run and self.overwrite:
             yield "--dry_run changes nothing and --overwrite removes a run; keep one of them."
         if self.overwrite and self.previous_phase_end_step > 0:

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import nn
 
 from bert_pytorch.checkpoints.format import Checkpoint
 from bert_pytorch.checkpoints.reading import load_checkpoint
 from bert_pytorch.checkpoints.store import CheckpointStore
 from bert_pytorch.config.command_line import Resolved
 from bert_pytorch.data.batching import describe_update
+from bert_pytorch.data.fixed_rows import RowShape
 from bert_pytorch.data.loader import TrainingLoader
 from bert_pytorch.data.recorded import recorded_data
 from bert_pytorch.downloads.named_models import local_source
@@ -22,6 +24,7 @@ from bert_pytorch.optim.schedules import learning_rate_factor
 from bert_pytorch.pretraining.agreement import leave_out_together, refuse_differing_data, survey_held_out
 from bert_pytorch.pretraining.config import PretrainingConfig
 from bert_pytorch.pretraining.parts import batch_maker, held_out_loader
+from bert_pytorch.pretraining.recorded import RecordedModel, refuse_without_gpu, sample_rows
 from bert_pytorch.pretraining.saving import checkpoint_writer, complete_finished_run, export_model
 from bert_pytorch.pretraining.session import Learner, Session, build_learner, open_session
 from bert_pytorch.pretraining.start import Start, decide_start
@@ -59,6 +62,7 @@ def pretrain(resolved: Resolved[PretrainingConfig], world: World) -> EndReason:
     stop = StopRequests(config.time_limit_seconds())
     stop.listen()
     chosen = choose_device(config, world.local_rank)
+    refuse_without_gpu(config, chosen.device)
     world.connect(chosen.device)
     with contextlib.ExitStack() as held:
         held.callback(world.disconnect)
@@ -162,11 +166,12 @@ def _training_run(
     session: Session, learner: Learner, fast_paths: FastPaths, tracker: Tracker, last_step: int, session_end: int
 ) -> TrainingRun:
     config, start = session.config, session.start
-    feed = Feed(_training_loader(session), session.world, config.on_bad_shard)
+    loader = _training_loader(session)
+    feed = Feed(loader, session.world, config.on_bad_shard)
     return TrainingRun(
         world=session.world,
         feed=feed,
-        optimizer_step=_optimizer_step(session, learner),
+        optimizer_step=_optimizer_step(session, learner, loader.row_shape),
         learning_rate_at=lambda step: (
             config.learning_rate
             * learning_rate_factor(step - config.previous_phase_end_step, max_steps=config.max_steps, config=config)
@@ -252,9 +257,15 @@ def _training_loader(session: Session) -> TrainingLoader:
     return loader
 
 
-def _optimizer_step(session: Session, learner: Learner) -> OptimizerStep:
+def _optimizer_step(session: Session, learner: Learner, rows: RowShape | None) -> OptimizerStep:
+    model: nn.Module = learner.trained()
+    if session.config.cuda_graphs:
+        assert rows is not None
+        sample = sample_rows(rows, session.device, next_sentence=session.model_config.next_sentence)
+        model = RecordedModel(model, sample, session.precision)
+        logger.info("CUDA graphs: a micro-batch's passes are recorded")
     return OptimizerStep(
-        session.world.parallelize(learner.trained(), session.device),
+        session.world.parallelize(model, session.device),
         learner.optimizer,
         world=session.world,
         device=session.device,

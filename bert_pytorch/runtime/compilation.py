@@ -2,8 +2,8 @@
 
 import logging
 import time
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -67,3 +67,17 @@ def compile_modules(modules: Iterable[nn.Module], device: torch.device) -> bool:
         count += 1
     logger.info("compile: %d modules, when they are first called (%s)", count, compilation.reason)
     return True
+
+
+def record_graphs(module: nn.Module, sample: tuple[Tensor, ...]) -> Callable[..., tuple[Tensor, ...]]:
+    """Record a module's forward and backward pass as CUDA graphs.
+
+    Args:
+        module: maps tensors to a tuple of tensors without asking for any value; its parameters stay where they are.
+        sample: arguments, of the shapes of all calls.
+
+    Returns:
+        What replays them: results and gradients are good until the next call.
+    """
+    recorded = torch.cuda.make_graphed_callables(module, sample, allow_unused_input=True)
+    return cast(Callable[..., tuple[Tensor, ...]], recorded)

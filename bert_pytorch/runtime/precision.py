@@ -48,12 +48,16 @@ class Precision(NamedTuple):
         """Of matrix products."""
         return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.name]
 
-    def autocast(self) -> contextlib.AbstractContextManager[None]:
-        """Return the context in which forward passes run."""
+    def autocast(self, *, cache_weights: bool = True) -> contextlib.AbstractContextManager[None]:
+        """Return the context in which forward passes run.
+
+        Args:
+            cache_weights: whether a weight that is used twice is cast once.
+        """
         if self.name == "fp32":
             return contextlib.nullcontext()
         # The cache of cast weights would outlive an update under gradient accumulation's single context: one a pass.
-        return torch.autocast(self.device_type, dtype=self.dtype)
+        return torch.autocast(self.device_type, dtype=self.dtype, cache_enabled=cache_weights)
 
     def gradient_scaler(self) -> torch.amp.GradScaler:
         """Return a loss scaler, a no-op unless the precision is fp16."""

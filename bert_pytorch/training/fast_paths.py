@@ -5,11 +5,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 from bert_pytorch.kernels.cases import Shape, one_step
 from bert_pytorch.kernels.registry import KernelName, choose_kernels, describe, triton_problem, use
 from bert_pytorch.models.attending import AttendingModel
 from bert_pytorch.models.attention_choice import current_dtype
+from bert_pytorch.models.layers import GatedIntermediate, Intermediate, ResidualOutput
 from bert_pytorch.optim.lamb import Lamb, LambImplementation
 from bert_pytorch.runtime.device import compute_capability, forget_peak_memory
 from bert_pytorch.runtime.distributed import World
@@ -82,7 +84,8 @@ def settle_fast_paths(
             dtype,
             device,
         )
-        return chosen.attention.name, _choose_kernels(shape, compiled, saved.get("kernels_used"))
+        used = kernels_of(model, optimizer)
+        return chosen.attention.name, _choose_kernels(shape, used, compiled, saved.get("kernels_used"))
 
     attention, kernels = world.on_first(choose)
     forget_peak_memory(device)  # measuring is no part of training
@@ -111,7 +114,21 @@ def sample_lengths(sequences: int, longest: int, *, fixed_rows: bool) -> list[in
     return [longest] * full + [max(longest // 8, int(length), 1) for length in shorter]
 
 
-def _choose_kernels(shape: Shape, compiled: bool, saved: Mapping[str, str] | None) -> dict[KernelName, str]:
+def kernels_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[KernelName]:
+    """Return the fused steps that a model and its optimizer have."""
+    kinds = {type(module) for module in model.modules()}
+    has: dict[KernelName, bool] = {
+        "residual_norm": ResidualOutput in kinds,
+        "bias_gelu": Intermediate in kinds,
+        "geglu": GatedIntermediate in kinds,
+        "lamb": isinstance(optimizer, Lamb),
+    }
+    return [name for name, there in has.items() if there]
+
+
+def _choose_kernels(
+    shape: Shape, used: Sequence[KernelName], compiled: bool, saved: Mapping[str, str] | None
+) -> dict[KernelName, str]:
     device = shape.device
 
     def measure(name: KernelName, way: str) -> float:
@@ -120,8 +137,9 @@ def _choose_kernels(shape: Shape, compiled: bool, saved: Mapping[str, str] | Non
         return seconds_per_call(one_step(name, way, shape), device)
 
     problem = triton_problem(device.type, compute_capability(device))
-    choices = choose_kernels(problem, compiled=compiled, saved=saved, measure=measure)
-    logger.info("kernels: %s", _CPU_PASSES if device.type == "cpu" else describe(choices))
+    choices = choose_kernels(problem, compiled=compiled, saved=saved, measure=measure, measured=used)
+    told = _CPU_PASSES if device.type == "cpu" else describe({name: choices[name] for name in used})
+    logger.info("kernels: %s", told)
     return {name: choice.name for name, choice in choices.items()}
 
 

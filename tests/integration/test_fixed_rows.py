@@ -56,3 +56,13 @@ def test_dry_run_says_what_a_micro_batch_is(flags: dict[str, Any], tmp_path: Pat
     outcome = pretrain_here(**fixed, length_group_updates=1)
     assert outcome.code == 2
     assert "--length_group_updates" in outcome.err
+
+
+def test_what_cuda_graphs_need_is_told(flags: dict[str, Any], tmp_path: Path) -> None:
+    outcome = pretrain_here(**flags, output_dir=tmp_path / "run", cuda_graphs=True)
+    assert outcome.code == 2
+    assert "add --packing rows" in outcome.err
+    outcome = pretrain_here(**flags, output_dir=tmp_path / "run", cuda_graphs=True, packing="rows", device="cpu")
+    assert outcome.code == 2
+    assert "--cuda_graphs" in outcome.err
+    assert "found cpu" in outcome.err

@@ -14,6 +14,7 @@ from bert_pytorch.models.attention_choice import (
     make_attention,
     measured_seconds,
     sample_batch,
+    without_slow_starts,
 )
 from bert_pytorch.models.build import build_model
 from bert_pytorch.models.patterns import FULL, Pattern
@@ -22,6 +23,7 @@ from tests.support.packed_batches import small_config
 
 BERT = Needs(torch.bfloat16, heads=16, head_size=64, dropout_p=0.0, patterns={FULL: 24})
 H100 = Machine("cuda", (9, 0), flash_attn="not installed")
+WITHOUT_FLEX = "flex: not measured where varlen can be used, which was always faster and compiles nothing"
 WINDOW, ALIBI = Pattern(window=64), Pattern(slopes=(0.5,) * 16)
 
 
@@ -48,6 +50,12 @@ def test_what_can_be_used(needs: Needs, machine: Machine, usable: str) -> None:
     assert " ".join(name for name, problem in found if problem is None) == usable
 
 
+def test_flex_compiles_at_a_start_only_where_nothing_else_takes_packed_sequences() -> None:
+    for needs, usable in ((BERT, ["varlen", "triton", "sdpa"]), (BERT._replace(dtype=torch.float32), ["flex", "sdpa"])):
+        found = without_slow_starts(candidates(needs, H100), saved=None)
+        assert [name for name, problem in found if problem is None] == usable
+
+
 def test_unmeasured_the_first_is_taken_and_the_log_says_what_was_not() -> None:
     assert choose(candidates(BERT, H100)) == ("varlen", "the first that can be used; flash_attn: not installed")
     reason = choose(candidates(BERT._replace(dropout_p=0.1), H100)).reason
@@ -57,9 +65,9 @@ def test_unmeasured_the_first_is_taken_and_the_log_says_what_was_not() -> None:
 @pytest.mark.parametrize(
     ("asked", "saved", "name", "reason"),
     [
-        ("auto", None, "varlen", "the first that can be used; flash_attn: not installed"),
+        ("auto", None, "varlen", f"the first that can be used; flash_attn: not installed; {WITHOUT_FLEX}"),
         ("auto", "flex", "flex", "as this run did so far"),
-        ("auto", "flash_attn", "varlen", "the first that can be used; flash_attn: not installed"),
+        ("auto", "flash_attn", "varlen", f"the first that can be used; flash_attn: not installed; {WITHOUT_FLEX}"),
         ("triton", "flex", "triton", "asked for"),
         ("reference", "flex", "reference", "asked for"),
     ],

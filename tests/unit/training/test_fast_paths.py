@@ -2,7 +2,10 @@
 
 import pytest
 
-from bert_pytorch.training.fast_paths import FastPaths, lamb_implementation, sample_lengths
+from bert_pytorch.models.build import build_model
+from bert_pytorch.optim.lamb import Lamb
+from bert_pytorch.training.fast_paths import FastPaths, kernels_of, lamb_implementation, sample_lengths
+from tests.support.packed_batches import small_config
 
 
 @pytest.mark.parametrize("sequences", [1, 2, 7, 64])
@@ -27,3 +30,15 @@ def test_a_checkpoint_keeps_plain_values() -> None:
 def test_lamb_runs_on_torchs_lists_unless_its_kernel_was_chosen() -> None:
     assert lamb_implementation({"lamb": "triton"}) == "triton"
     assert lamb_implementation({"lamb": "torch"}) == lamb_implementation({}) == "foreach"
+
+
+@pytest.mark.parametrize(
+    ("changes", "steps"),
+    [
+        ({}, ["residual_norm", "bias_gelu", "lamb"]),
+        ({"model_type": "mosaic_bert", "next_sentence": False}, ["residual_norm", "geglu", "lamb"]),
+    ],
+)
+def test_what_a_model_does_not_do_is_not_measured(changes: dict[str, object], steps: list[str]) -> None:
+    model = build_model(small_config(**changes))
+    assert kernels_of(model, Lamb(model.parameters())) == steps
