@@ -11,6 +11,7 @@ from bert_pytorch.finetuning.run import finetune
 from bert_pytorch.finetuning.session import TaskKind
 from bert_pytorch.runtime.distributed import World
 from bert_pytorch.runtime.front_door import run_on_ranks
+from bert_pytorch.tracking.records import EndReason
 
 C = TypeVar("C", bound=FinetuningConfig)
 
@@ -27,9 +28,13 @@ def main_of(settings: type[C], kind: TaskKind, *, program: str, description: str
 
     def run(resolved: Resolved[C], world: World) -> int:
         torch.set_flush_denormal(True)
-        reason = finetune(resolved, world, kind)
-        if reason in ("signal", "time_limit"):
-            return EXIT_FAILED if resolved.settings.skip_checkpoint else EXIT_STOPPED
-        return EXIT_DONE
+        return exit_code(finetune(resolved, world, kind), resolved.settings)
 
     return run_on_ranks(settings, run, program=program, description=description)
+
+
+def exit_code(reason: EndReason, config: FinetuningConfig) -> int:
+    """Return what a program ends with: "start again to continue" needs a saved state."""
+    if reason not in ("signal", "time_limit"):
+        return EXIT_DONE
+    return EXIT_FAILED if config.skip_checkpoint and config.do_train else EXIT_STOPPED
