@@ -161,6 +161,16 @@ class FinetuningConfig(
         if self.early_stopping_patience is not None and not self.do_eval:
             yield "--early_stopping_patience wants evaluations to judge by: give --do_eval."
 
+    def missing_files(self, train: Path | None, val: Path | None, test: Path | None) -> Iterator[str]:
+        """Say which of a task's files is missing for what shall be done."""
+        for does, flag, file, name in (
+            (self.do_train, "--do_train", train, "--train_file"),
+            (self.do_eval, "--do_eval", val, "--val_file"),
+            (self.do_predict, "--do_predict", test, "--test_file"),
+        ):
+            if does and file is None:
+                yield f"{name} is missing: {flag} needs it."
+
     def hints(self) -> Hints:
         """Return what the options say about a source that does not hold its own shape and vocabulary."""
         return Hints(self.model_config_file, self.vocab_file)

@@ -13,6 +13,10 @@ PROBLEM_TYPES: dict[Problem, str] = {
 """Names of `problem_type` in Hugging Face's `config.json`."""
 
 
-def problem_of(problem_type: object) -> Problem:
-    """Return the problem of a `config.json`'s `problem_type`; a model that does not say has single classes."""
-    return next((problem for problem, name in PROBLEM_TYPES.items() if name == problem_type), "single_label")
+def problem_of(problem_type: object, num_labels: int) -> Problem:
+    """Return the problem of a `config.json`'s `problem_type`.
+
+    A model that does not say has single classes, or with one label a number, as in `transformers`.
+    """
+    otherwise: Problem = "regression" if num_labels == 1 else "single_label"
+    return next((problem for problem, name in PROBLEM_TYPES.items() if name == problem_type), otherwise)
