@@ -1,6 +1,7 @@
 """Use a trained model from the command line.
 
 python -m bert_pytorch.predict fill-mask --checkpoint runs/my_bert "The capital of [MASK] is Paris."
+python -m bert_pytorch.predict answer --checkpoint runs/squad --context_file passage.txt "When was the bridge built?"
 python -m bert_pytorch.predict tag --checkpoint runs/ner "Angela Merkel met Barack Obama in Berlin."
 python -m bert_pytorch.predict classify --checkpoint runs/reviews --input_file reviews.txt > classes.jsonl
 python -m bert_pytorch.predict embed --checkpoint runs/my_bert --output_file vectors.npy < sentences.txt
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 from bert_pytorch.config.command_line import parse_settings
 from bert_pytorch.config.settings import Settings
 from bert_pytorch.errors import ConfigError, front_door
+from bert_pytorch.inference.answer import AnswerCommandConfig, answer
 from bert_pytorch.inference.classify import ClassifyConfig, classify
 from bert_pytorch.inference.embed import EmbedConfig, embed
 from bert_pytorch.inference.fill_mask import FillMaskConfig, fill_masks
@@ -34,11 +36,11 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "fill-mask": Command(FillMaskConfig, fill_masks, "rank words for every [MASK] of a text"),
+    "answer": Command(AnswerCommandConfig, answer, "answer questions about a passage"),
     "tag": Command(TagConfig, tag, "find entities in texts"),
     "classify": Command(ClassifyConfig, classify, "name the class of texts or of pairs of texts"),
     "embed": Command(EmbedConfig, embed, "make a vector of each text"),
 }
-LATER = ("answer",)
 
 
 def main() -> int:
@@ -60,8 +62,6 @@ def main() -> int:
 
 def _unknown_command(word: str) -> str:
     known = ", ".join(COMMANDS)
-    if word in LATER:
-        return f"{word} is not in this version yet; there is {known}."
     near = difflib.get_close_matches(word, COMMANDS, n=1)
     return (
         f"unknown command {word!r}: did you mean {near[0]}?" if near else f"unknown command {word!r}; there is {known}."

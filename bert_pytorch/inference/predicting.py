@@ -85,7 +85,11 @@ class _Work:
 
 
 def predictions(
-    config: Config, opener: Callable[[Config], Predictor], *, pairs: bool = False
+    config: Config,
+    opener: Callable[[Config], Predictor],
+    *,
+    pairs: bool = False,
+    texts: Iterator[Text] | None = None,
 ) -> Iterator[tuple[Text, Any]]:
     """Yield each text with its result, in order; memory does not depend on how many there are.
 
@@ -95,13 +99,14 @@ def predictions(
         config: of the command.
         opener: a function of a module, so that it can be sent to a process.
         pairs: whether each text is two.
+        texts: what is predicted, where `read_texts` does not read it.
 
     Raises:
         InputError: at the first text that cannot be predicted, or if the checkpoint cannot be used.
         ConfigError: if the checkpoint is of another task.
     """
     predictor = opener(config)  # here, whatever will compute: what is wrong with the checkpoint is told at once
-    texts = read_texts(config, pairs=pairs)
+    texts = read_texts(config, pairs=pairs) if texts is None else texts
     if config.is_interactive:
         yield from _one_by_one(texts, predictor)
         return

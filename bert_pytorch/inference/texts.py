@@ -22,6 +22,8 @@ class Text(NamedTuple):
     """The second text."""
     where: str
     """It comes from, for messages."""
+    id: str | None = None
+    """Its name, where the input gives one."""
 
 
 class TextsConfig(Settings):
@@ -85,7 +87,12 @@ def _typed(pairs: bool) -> Iterator[Text]:
             report(str(error))
 
 
-def _lines(file: IO[bytes], name: str, read: Callable[[str, str, bool], Text], pairs: bool) -> Iterator[Text]:
+def lines_of(file: IO[bytes], name: str) -> Iterator[tuple[str, str]]:
+    """Yield each line of a file, and where it stands.
+
+    Raises:
+        InputError: if there is none, or at the first that is not UTF-8.
+    """
     number = 0
     for number, line in enumerate(file, start=1):
         where = f"{name}, line {number}"
@@ -93,9 +100,14 @@ def _lines(file: IO[bytes], name: str, read: Callable[[str, str, bool], Text], p
             text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
         except UnicodeDecodeError:
             raise InputError(f"{where}: it is not UTF-8 text. Convert it, for example by iconv.") from None
-        yield read(text, where, pairs)
+        yield text, where
     if not number:
         raise InputError(f"{name} is empty: give texts, one a line, or a text in quotes.")
+
+
+def _lines(file: IO[bytes], name: str, read: Callable[[str, str, bool], Text], pairs: bool) -> Iterator[Text]:
+    for line, where in lines_of(file, name):
+        yield read(line, where, pairs)
 
 
 def _text(text: str, where: str, pairs: bool) -> Text:

@@ -52,6 +52,8 @@ class Prediction(NamedTuple):
 
     best: str
     """The best text; empty if there is no span at all."""
+    place: tuple[int, int] | None
+    """Its first character in the passage, and one past its last."""
     candidates: tuple[Candidate, ...]
     """Best first, at least one; with version 2 always one without text among them."""
     null_odds: float
@@ -82,7 +84,7 @@ def predict(
     """
     chosen = _in_windows(windows, scores, config)
     return [
-        _prediction(spans, _texts(spans, tokens.passages, passage, passages[passage]), config)
+        _prediction(spans, _places(spans, tokens.passages, passage), passages[passage], config)
         for spans, passage in zip(chosen, tokens.passage_of.tolist(), strict=True)
     ]
 
@@ -144,17 +146,19 @@ def _best_spans(scores: np.ndarray, place: int, may_start: np.ndarray, config: A
     return np.stack([starts[rows, 0], ends[columns]], axis=1)
 
 
-def _texts(spans: _Spans, passages: PlacedTokens, passage: int, text: str) -> list[str]:
+def _places(spans: _Spans, passages: PlacedTokens, passage: int) -> list[tuple[int, int]]:
+    """Return the first character of each span, and one past its last."""
     first = passages.offsets[passage]
     starts = passages.starts[first + spans.tokens[:, 0]].tolist()
     ends = passages.ends[first + spans.tokens[:, 1]].tolist()
-    return [text[start:end] for start, end in zip(starts, ends, strict=True)]
+    return list(zip(starts, ends, strict=True))
 
 
-def _prediction(spans: _Spans, texts: list[str], config: AnswerConfig) -> Prediction:
+def _prediction(spans: _Spans, places: list[tuple[int, int]], passage: str, config: AnswerConfig) -> Prediction:
     """Rank the spans of one question and, in version 2, none: each text once."""
-    logits, texts = np.concatenate([spans.logits, spans.null[None]]), [*texts, ""]
-    totals, null = logits.sum(axis=1), len(spans.logits)
+    logits = np.concatenate([spans.logits, spans.null[None]])
+    texts = [*(passage[start:end] for start, end in places), ""]
+    totals, null = logits.sum(axis=1), len(places)
     allowed = [*map(bool, texts[:-1]), config.version_2_with_negative]  # byte-level BPE has tokens of spaces alone
     order = [index for index in np.argsort(-totals, kind="stable").tolist() if allowed[index]]
     best = next((index for index in order if index != null), None)
@@ -166,7 +170,7 @@ def _prediction(spans: _Spans, texts: list[str], config: AnswerConfig) -> Predic
     if config.version_2_with_negative:
         ranked.setdefault("", null)
     if not ranked:
-        return Prediction("", (Candidate(NOTHING, 1.0, 0.0, 0.0),), 0.0)
+        return Prediction("", None, (Candidate(NOTHING, 1.0, 0.0, 0.0),), 0.0)
     chosen = list(ranked.values())
     weights = np.exp(totals[chosen] - totals[chosen].max())
     candidates = tuple(
@@ -175,7 +179,9 @@ def _prediction(spans: _Spans, texts: list[str], config: AnswerConfig) -> Predic
     )
     rival = 0.0 if best is None else totals[best]  # Google's stand-in, where there is no span
     null_odds = float(totals[null] - rival) if config.version_2_with_negative else 0.0
-    return Prediction("" if best is None else texts[best], candidates, null_odds)
+    if best is None:
+        return Prediction("", None, candidates, null_odds)
+    return Prediction(texts[best], places[best], candidates, null_odds)
 
 
 def _write(path: Path, content: dict[str, object]) -> None:

@@ -16,8 +16,8 @@ from bert_pytorch.models.losses import cross_entropy_sum
 from bert_pytorch.models.tasks import Task as Head
 from bert_pytorch.runtime.device import to_device
 from bert_pytorch.tasks.features import Features
-from bert_pytorch.tasks.squad.answers import AnswerConfig, Prediction, predict, write_predictions
-from bert_pytorch.tasks.squad.config import SquadConfig
+from bert_pytorch.tasks.squad.answers import Prediction, predict, write_predictions
+from bert_pytorch.tasks.squad.config import SquadConfig, exported_settings
 from bert_pytorch.tasks.squad.files import SquadSet, check_ids, read_squad
 from bert_pytorch.tasks.squad.metrics import evaluate, evaluate_version_2
 from bert_pytorch.tasks.squad.spans import TrainingSet, check_answered, targets_of, training_set, window_labels
@@ -27,14 +27,12 @@ from bert_pytorch.tasks.squad.windows import (
     Windows,
     plan_windows,
     tokenized,
-    window_ids,
+    window_features,
 )
 from bert_pytorch.tasks.task import TRAIN
 from bert_pytorch.tokenization.tokenizer import Tokenizer
 
 PREDICT = "predict"
-EXPORTED_KEY = "question_answering"
-"""Key of an exported `config.json` under which stands how its model was used."""
 
 
 class SquadTask:
@@ -73,18 +71,17 @@ class SquadTask:
     @property
     def exported(self) -> Mapping[str, Any]:
         """How windows and answers were made."""
-        fields = (*WindowConfig.model_fields, *AnswerConfig.model_fields)
-        return {EXPORTED_KEY: {name: getattr(self._config, name) for name in fields}}
+        return exported_settings(self._config)
 
     def features(self, part: str) -> Features:
         """Tokenize a part's questions and cut its passages into windows."""
         if part == PREDICT:
-            return _features(self._tokens, self._windows, self._tokenizer, None)
+            return window_features(self._tokens, self._windows, self._tokenizer.vocabulary)
         assert self._training is not None
         tokens = tokenized(self._training.squad, self._tokenizer)
         windows = plan_windows(tokens, self._config)
         labels = window_labels(targets_of(self._training.places, tokens), windows)
-        return _features(tokens, windows, self._tokenizer, labels)
+        return window_features(tokens, windows, self._tokenizer.vocabulary, labels)
 
     def cache_key(self, part: str) -> Mapping[str, Any]:
         """Return files, window and tokenizer."""
@@ -152,18 +149,6 @@ class SquadTask:
     @cached_property
     def _windows(self) -> Windows:
         return plan_windows(self._tokens, self._config)
-
-
-def _features(
-    tokens: TokenizedQuestions, windows: Windows, tokenizer: Tokenizer, labels: np.ndarray | None
-) -> Features:
-    return Features(
-        input_ids=window_ids(tokens, windows, tokenizer.vocabulary),
-        segment_b_starts=windows.passage_places.astype(np.int32),
-        cu_seqlens=np.concatenate([[0], np.cumsum(windows.sizes)]),
-        examples=windows.questions.astype(np.int32),
-        labels=labels,
-    )
 
 
 def _in_rows(scores: Tensor, lengths: Sequence[int]) -> Tensor:

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from bert_pytorch.config.settings import Settings
 from bert_pytorch.records import Vocabulary
+from bert_pytorch.tasks.features import Features
 from bert_pytorch.tasks.squad.files import SquadSet
 from bert_pytorch.tokenization.flat import FlatTokens
 from bert_pytorch.tokenization.placed import PlacedTokens
@@ -103,8 +104,27 @@ def plan_windows(tokens: TokenizedQuestions, config: WindowConfig) -> Windows:
     return Windows(questions, queries[questions], starts, lengths)
 
 
-def window_ids(tokens: TokenizedQuestions, windows: Windows, vocabulary: Vocabulary) -> np.ndarray:
-    """Return the tokens of all windows end to end: int32, `windows.sizes` of each."""
+def window_features(
+    tokens: TokenizedQuestions, windows: Windows, vocabulary: Vocabulary, labels: np.ndarray | None = None
+) -> Features:
+    """Return what a model reads of the windows.
+
+    Args:
+        tokens: of the questions.
+        windows: n windows of them.
+        vocabulary: of the tokens.
+        labels: int64 (n, 2).
+    """
+    return Features(
+        input_ids=_window_ids(tokens, windows, vocabulary),
+        segment_b_starts=windows.passage_places.astype(np.int32),
+        cu_seqlens=np.concatenate([[0], np.cumsum(windows.sizes)]),
+        examples=windows.questions.astype(np.int32),
+        labels=labels,
+    )
+
+
+def _window_ids(tokens: TokenizedQuestions, windows: Windows, vocabulary: Vocabulary) -> np.ndarray:
     queries, passages = tokens.queries, tokens.passages
     pool = np.concatenate([np.array([vocabulary.cls_id, vocabulary.sep_id], np.int32), queries.ids, passages.ids])
     first_of_query = 2 + queries.offsets[windows.questions]

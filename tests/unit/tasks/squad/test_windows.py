@@ -7,7 +7,7 @@ from bert_pytorch.errors import ConfigError
 from bert_pytorch.records import Vocabulary
 from bert_pytorch.tasks.squad.files import Question, SquadSet, read_squad
 from bert_pytorch.tasks.squad.spans import TrainingSet, targets_of, training_set, window_labels
-from bert_pytorch.tasks.squad.windows import WindowConfig, is_max_context, plan_windows, tokenized, window_ids
+from bert_pytorch.tasks.squad.windows import WindowConfig, is_max_context, plan_windows, tokenized, window_features
 from bert_pytorch.tokenization.tokenizer import Tokenizer
 from tests.support import google_squad
 from tests.support.squad_files import ARTICLES, article, question, real_tokenizer, write_squad
@@ -36,7 +36,9 @@ def assert_googles(learnt: TrainingSet, tokenizer: Tokenizer, config: WindowConf
     learnt = TrainingSet(learnt.squad._replace(questions=learnt.squad.questions[::every]), learnt.places[::every])
     tokens = tokenized(learnt.squad, tokenizer)
     windows = plan_windows(tokens, config)
-    sequences = np.split(window_ids(tokens, windows, tokenizer.vocabulary), np.cumsum(windows.sizes)[:-1])
+    sequences = np.split(
+        window_features(tokens, windows, tokenizer.vocabulary).input_ids, np.cumsum(windows.sizes)[:-1]
+    )
     targets = targets_of(learnt.places, tokens)
     labels = window_labels(targets, windows).tolist()
     best = np.split(is_max_context(windows), np.cumsum(windows.lengths)[:-1])
@@ -111,7 +113,9 @@ def test_awkward_lengths_are_cut_as_google_cuts_them():
             config = WindowConfig(max_seq_length=length, doc_stride=stride, max_query_length=5)
             tokens = tokenized(squad, tokenizer)
             windows = plan_windows(tokens, config)
-            sequences = np.split(window_ids(tokens, windows, tokenizer.vocabulary), np.cumsum(windows.sizes)[:-1])
+            sequences = np.split(
+                window_features(tokens, windows, tokenizer.vocabulary).input_ids, np.cumsum(windows.sizes)[:-1]
+            )
             wanted = [
                 window
                 for one in asked
