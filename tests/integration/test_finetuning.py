@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from bert_pytorch.interop.nvidia import export_nvidia
+from bert_pytorch.interop.sources import load_source
 from bert_pytorch.interop.task_models import load_task_model
 from bert_pytorch.models.tasks import TaskModel
 from tests.support.finetuning import (
@@ -22,6 +24,7 @@ from tests.support.finetuning import (
     write_csv,
 )
 from tests.support.runs import assert_same_state, metrics, run_program, started, wait_until
+from tests.support.vocabularies import small_byte_bpe
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +169,9 @@ def test_a_model_is_evaluated_and_learns_further_from_its_own_folder(flags: dict
     assert "the head's too" in further.out
 
 
-@pytest.mark.parametrize("kind", ["checkpoint of the run", "other labels", "answers in a passage", "scratch"])
+@pytest.mark.parametrize(
+    "kind", ["checkpoint of the run", "other labels", "answers in a passage", "scratch", "nvidia", "byte-level BPE"]
+)
 def test_every_kind_of_start(kind: str, flags: dict[str, Any], tmp_path: Path) -> None:
     flags |= {"max_steps": 1, "skip_checkpoint": True}
     if kind == "checkpoint of the run":
@@ -177,6 +182,13 @@ def test_every_kind_of_start(kind: str, flags: dict[str, Any], tmp_path: Path) -
         flags["init_checkpoint"] = small_task_model(tmp_path / "start", labels=("a", "b", "c"))
     elif kind == "answers in a passage":
         flags["init_checkpoint"] = small_task_model(tmp_path / "start", "question_answering", ())
+    elif kind == "nvidia":
+        given = load_source(flags["init_checkpoint"])
+        export_nvidia(tmp_path / "start", given.state_dict, given.config, given.vocabulary)
+        flags["init_checkpoint"] = tmp_path / "start" / "ckpt_0.pt"
+    elif kind == "byte-level BPE":
+        shape = {"model_type": "roberta", "type_vocab_size": 1, "next_sentence": False}
+        flags["init_checkpoint"] = small_encoder(tmp_path / "start", small_byte_bpe(), **shape)
     else:
         shape, vocabulary = tmp_path / "shape.json", tmp_path / "vocab.txt"
         shape.write_text(json.dumps({"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}))
@@ -187,3 +199,27 @@ def test_every_kind_of_start(kind: str, flags: dict[str, Any], tmp_path: Path) -
     begun = "all begin at random" if kind == "scratch" else "these begin at random: "
     assert begun in outcome.out
     assert isinstance(load_task_model(tmp_path / "run" / "model").model, TaskModel)
+
+
+def test_a_time_limit_saves_what_was_done_and_a_second_start_goes_on(flags: dict[str, Any], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    flags |= {"num_train_epochs": 1000, "output_dir": run}
+    outcome = classify_here(**flags, time_limit_minutes=0.04)
+    assert outcome.code == 75, outcome.err
+    assert metrics(run, "end")[-1]["reason"] == "time_limit"
+    done = metrics(run, "train")[-1]["step"]
+    assert checkpoint(run, done)["step"] == done
+    assert not (run / "model").exists()
+    assert classify_here(**flags, steps=2).code == 0
+    assert [row["step"] for row in metrics(run, "train")] == list(range(1, done + 3))
+
+
+def test_a_signal_while_predicting_ends_without_results(flags: dict[str, Any], tmp_path: Path) -> None:
+    trained = tmp_path / "trained"
+    assert classify_here(**flags | {"max_steps": 1}, output_dir=trained).code == 0
+    outcome = classify_here(
+        init_checkpoint=trained, do_predict=True, test_file=flags["train_file"], max_seq_length=24,
+        time_limit_minutes=1e-6, output_dir=tmp_path / "predicted",
+    )  # fmt: skip
+    assert outcome.code == 75
+    assert not (tmp_path / "predicted" / "predictions.jsonl").exists()
