@@ -22,15 +22,14 @@ from bert_pytorch.tasks.features import Features, sequence_features
 from bert_pytorch.tokenization.tokenizer import Tokenizer
 from bert_pytorch.workers.ordered import map_in_order
 
+logger = logging.getLogger(__name__)
+
 BLOCK_TEXTS = 512
 """Texts that are computed together, sorted by length; what is in memory at once."""
 BLOCK_CHARACTERS = 1 << 20
 """Fewer texts where they are long."""
 
-
 _ANY_LENGTH = 1 << 40
-
-logger = logging.getLogger(__name__)
 
 
 class PredictConfig(TextsConfig, PrecisionConfig):

@@ -14,7 +14,7 @@ from bert_pytorch.inference.words import Word, words_apart_by_spaces, words_of
 from bert_pytorch.interop.task_models import LoadedTaskModel
 from bert_pytorch.tasks.features import Features
 from bert_pytorch.tasks.ner.schemes import OUTSIDE, Entity, entities_of, split_tag
-from bert_pytorch.tasks.ner.windows import Windows, window_sentences
+from bert_pytorch.tasks.ner.windows import window_sentences
 from bert_pytorch.tasks.scoring import probabilities
 from bert_pytorch.tokenization.tokenizer import tokenizer_from_vocabulary
 
@@ -53,21 +53,22 @@ class Tagger:
         words = [self._split(text.text) for text in texts]
         starts = np.cumsum([0, *map(len, words)]).tolist()
         flat = [word.word for found in words for word in found]
-        windows = window_sentences(flat, starts, self._tokenizer, self._model.config.max_position_embeddings)
-        tags, chances = self._tags(windows, len(flat))
+        features = window_sentences(flat, starts, self._tokenizer, self._model.config.max_position_embeddings)
+        tags, chances = self._tags(features, len(flat))
         cuts = zip(words, starts[:-1], starts[1:], strict=True)
         return [Tagged(found, tags[start:stop], chances[start:stop]) for found, start, stop in cuts]
 
-    def _tags(self, windows: Windows, num_words: int) -> tuple[list[str], list[float]]:
+    def _tags(self, features: Features, num_words: int) -> tuple[list[str], list[float]]:
         tags, chances = [self._nothing] * num_words, [1.0] * num_words
-        scores = self._runner.run(self._model, _features(windows))
+        scores = self._runner.run(self._model, features)
         if not scores:
             return tags, chances
-        asked = windows.words >= 0
+        words = features.extra["words"]
+        asked = words >= 0
         likely = probabilities("single_label", np.concatenate(scores)[asked])
         best = likely.argmax(axis=1)
         chosen = likely[np.arange(len(best)), best]
-        for word, label, probability in zip(windows.words[asked].tolist(), best.tolist(), chosen.tolist(), strict=True):
+        for word, label, probability in zip(words[asked].tolist(), best.tolist(), chosen.tolist(), strict=True):
             tags[word], chances[word] = self._labels[label], probability
         return tags, chances
 
@@ -103,13 +104,3 @@ def _entity(text: str, tagged: Tagged, entity: Entity) -> dict[str, Any]:
         "end": end,
         "probability": round(probability, 4),
     }
-
-
-def _features(windows: Windows) -> Features:
-    return Features(
-        input_ids=windows.input_ids,
-        segment_b_starts=np.diff(windows.cu_seqlens).astype(np.int32),
-        cu_seqlens=windows.cu_seqlens,
-        examples=windows.sentences,
-        labels=None,
-    )

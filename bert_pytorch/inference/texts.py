@@ -10,6 +10,7 @@ import tyro
 
 from bert_pytorch.config.settings import Settings
 from bert_pytorch.errors import InputError, report
+from bert_pytorch.tokenization.flat import without_surrogates
 
 PROMPT = "text> "
 
@@ -111,6 +112,7 @@ def _lines(file: IO[bytes], name: str, read: Callable[[str, str, bool], Text], p
 
 
 def _text(text: str, where: str, pairs: bool) -> Text:
+    text = without_surrogates(text)  # of bytes in an argument that are no UTF-8
     if not pairs:
         return Text(text, None, where)
     first, tab, second = text.partition("\t")
@@ -129,4 +131,5 @@ def _record(line: str, where: str, pairs: bool) -> Text:
     if not all(isinstance(text, str) for text in found):
         shown = ", ".join(f'"{key}": "…"' for key in keys)
         raise InputError(f"{where}: found {line[:60]!r}, wanted an object with texts, such as {{{shown}}}.")
-    return Text(str(found[0]), str(found[1]) if pairs else None, where)
+    texts = [without_surrogates(str(text)) for text in found]
+    return Text(texts[0], texts[1] if pairs else None, where)

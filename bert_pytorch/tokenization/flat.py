@@ -54,5 +54,5 @@ def batches(texts: Sequence[str], characters: int) -> Iterator[Sequence[str]]:
 
 
 def without_surrogates(text: str) -> str:
-    """Put U+FFFD in place of each lone surrogate; other characters keep their places."""
+    """Return text that can be written: lone surrogates are U+FFFD."""
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

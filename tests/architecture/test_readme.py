@@ -21,7 +21,7 @@ from tests.support.readme import Block, bash_blocks
 from tests.support.runs import metrics
 
 README = REPOSITORY / "README.md"
-NEVER_SKIPPED = {"quickstart", "own-corpus", "continued-encoder", "classifier", "glue"}
+NEVER_SKIPPED = {"quickstart", "own-corpus", "continued-encoder", "classifier", "glue", "entities"}
 REVIEWS = 100
 SECONDS_PER_COMMAND = 600
 

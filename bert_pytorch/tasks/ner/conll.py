@@ -78,7 +78,7 @@ def read_conll(path: Path) -> ConllFile:
     _check_tags(path, rows, table)
     places = tuple(number for number, _ in rows)
     tags = tuple(columns[-1] for columns in table)
-    starts = tuple(_sentence_starts(lines, places))
+    starts = tuple(_sentence_starts(places))
     return ConllFile(
         path=path,
         lines=tuple(lines),
@@ -156,7 +156,7 @@ def _check_tags(path: Path, rows: Sequence[tuple[int, str]], table: Sequence[Seq
             )
 
 
-def _sentence_starts(lines: Sequence[str], places: Sequence[int]) -> Iterator[int]:
+def _sentence_starts(places: Sequence[int]) -> Iterator[int]:
     """Yield 0, each word before which a blank line or a document start stands, and the number of words."""
     for word, place in enumerate(places):
         if word == 0 or place != places[word - 1] + 1:

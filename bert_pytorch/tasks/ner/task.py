@@ -75,18 +75,11 @@ class NerTask:
         return tuple(part for part in (TEST,) if part in self._files)
 
     def features(self, part: str) -> Features:
-        """Make the sequences of a file; `extra["words"]`, int64 (T,), is the word tagged at each token, else -1."""
+        """Make the sequences of a file, labels at the first tokens of words."""
         file = self._files[part]
-        windows = window_sentences(file.words, file.starts, self._tokenizer, self._max_seq_length)
-        labels = np.where(windows.words >= 0, self._label_ids[part][windows.words], IGNORED_LABEL)
-        return Features(
-            input_ids=windows.input_ids,
-            segment_b_starts=np.diff(windows.cu_seqlens).astype(np.int32),
-            cu_seqlens=windows.cu_seqlens,
-            examples=windows.sentences,
-            labels=labels,
-            extra={"words": windows.words},
-        )
+        features = window_sentences(file.words, file.starts, self._tokenizer, self._max_seq_length)
+        words = features.extra["words"]
+        return features._replace(labels=np.where(words >= 0, self._label_ids[part][words], IGNORED_LABEL))
 
     def cache_key(self, part: str) -> Mapping[str, Any]:
         """Return what shapes the features of a part."""

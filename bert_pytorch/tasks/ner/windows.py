@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bert_pytorch.records import Vocabulary
+from bert_pytorch.tasks.features import Features
 from bert_pytorch.tokenization.tokenizer import Tokenizer
 
 
@@ -17,20 +18,6 @@ class Window(NamedTuple):
     stop: int
     asked_start: int
     asked_stop: int
-
-
-class Windows(NamedTuple):
-    """All sentences as w sequences `[CLS] … [SEP]` of T tokens together."""
-
-    input_ids: np.ndarray
-    """int32 (T,)."""
-    cu_seqlens: np.ndarray
-    """int64 (w + 1,)."""
-    sentences: np.ndarray
-    """int32 (w,), the sentence each sequence is of, in rising order; a sentence without any token has none."""
-    words: np.ndarray
-    """int64 (T,), the word that is tagged at this token, else -1.  Rising, each word once; one that the tokenizer turns
-    to nothing (a control character) nowhere."""
 
 
 def windows_of(length: int, most: int) -> Iterator[Window]:
@@ -54,14 +41,18 @@ def windows_of(length: int, most: int) -> Iterator[Window]:
         yield Window(start, start + most, asked_start, asked_stop)
 
 
-def window_sentences(words: Sequence[str], starts: Sequence[int], tokenizer: Tokenizer, max_length: int) -> Windows:
-    """Make the sequences of sentences; a word is tagged at its first token.
+def window_sentences(words: Sequence[str], starts: Sequence[int], tokenizer: Tokenizer, max_length: int) -> Features:
+    """Make the sequences of sentences, in order; a sentence without any token has none.
 
     Args:
         words: N of them, each tokenized by itself.
         starts: n + 1 of them; sentence i has the words from `starts[i]` to `starts[i + 1]`.
         tokenizer: the model's.
         max_length: tokens of a sequence at most, `[CLS]` and `[SEP]` among them; 3 or more.
+
+    Returns:
+        Features without labels.  `extra["words"]`, int64 (T,), is the word that is tagged at each token, its first, or
+        -1: rising, each word once; one that the tokenizer turns to nothing (a control character) nowhere.
     """
     vocabulary = tokenizer.vocabulary
     tokens = tokenizer.encode_flat(_spelled(words, starts, vocabulary))
@@ -85,11 +76,13 @@ def window_sentences(words: Sequence[str], starts: Sequence[int], tokenizer: Tok
             asked += nothing, np.where(is_asked, tagged[seen], -1), nothing
             lengths.append(window.stop - window.start + 2)
             sentences.append(sentence)
-    return Windows(
+    return Features(
         input_ids=np.concatenate(ids),
+        segment_b_starts=np.array(lengths[1:], np.int32),
         cu_seqlens=np.cumsum(lengths, dtype=np.int64),
-        sentences=np.array(sentences, np.int32),
-        words=np.concatenate(asked),
+        examples=np.array(sentences, np.int32),
+        labels=None,
+        extra={"words": np.concatenate(asked)},
     )
 
 

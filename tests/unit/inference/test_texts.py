@@ -82,3 +82,8 @@ def test_a_pipe_is_read_as_far_as_it_is_needed(monkeypatch: pytest.MonkeyPatch) 
     texts = read_texts(TextsConfig())
     assert next(texts) == Text("one", None, "standard input, line 1")
     assert len(list(texts)) == 9
+
+
+def test_what_no_text_file_can_hold_becomes_a_replacement_character(tmp_path: Path) -> None:
+    assert [text.text for text in read_texts(TextsConfig(texts=("a\udcff",)))] == ["a\ufffd"]
+    assert read(write(tmp_path, "a.jsonl", b'{"text": "\\ud800 \\ud83d\\ude00"}\n')) == [("\ufffd \U0001f600", None)]

@@ -8,8 +8,9 @@ import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bert_pytorch.tasks.features import Features
 from bert_pytorch.tasks.ner.conll import read_conll
-from bert_pytorch.tasks.ner.windows import Windows, window_sentences, windows_of
+from bert_pytorch.tasks.ner.windows import window_sentences, windows_of
 from bert_pytorch.tokenization.tokenizer import Tokenizer
 from bert_pytorch.vocabulary import read_vocabulary
 from tests.support.data import real_encoder, shared_data
@@ -33,9 +34,15 @@ def test_a_sentence_that_fits_is_one_window_and_one_token_more_makes_two() -> No
     assert [tuple(window) for window in windows_of(9, 8)] == [(0, 8, 0, 4), (1, 9, 4, 9)]
 
 
-def sequences(windows: Windows) -> list[tuple[list[int], list[int]]]:
-    cuts = itertools.pairwise(windows.cu_seqlens.tolist())
-    return [(windows.input_ids[start:stop].tolist(), windows.words[start:stop].tolist()) for start, stop in cuts]
+def sequences(windows: Features) -> list[tuple[list[int], list[int]]]:
+    cuts, words = itertools.pairwise(windows.cu_seqlens.tolist()), windows.extra["words"]
+    return [(windows.input_ids[start:stop].tolist(), words[start:stop].tolist()) for start, stop in cuts]
+
+
+def asked(windows: Features) -> np.ndarray:
+    """Return the words that are tagged, in the order of tokens."""
+    words = windows.extra["words"]
+    return words[words >= 0]
 
 
 def test_words_are_tagged_at_their_first_token() -> None:
@@ -46,13 +53,13 @@ def test_words_are_tagged_at_their_first_token() -> None:
     kings = [id_of(token) for token in ("k", "##ing", "##s")]
     assert first == ([id_of("[CLS]"), id_of("the"), *kings, id_of("[SEP]")], [-1, 0, 1, -1, -1, -1])
     assert second == ([id_of(token) for token in ("[CLS]", "paris", ".", "[SEP]")], [-1, 2, 3, -1])
-    assert windows.sentences.tolist() == [0, 1]
+    assert windows.examples.tolist() == [0, 1]
 
 
 def test_words_without_a_token_are_tagged_nowhere() -> None:
     windows = window_sentences(["\u200b", "the", "\x00", "", "\ufffd"], [0, 2, 3, 5], Tokenizer(small_vocabulary()), 40)
-    assert windows.words[windows.words >= 0].tolist() == [1]
-    assert windows.sentences.tolist() == [0]
+    assert asked(windows).tolist() == [1]
+    assert windows.examples.tolist() == [0]
     nothing = window_sentences([""], [0, 1], Tokenizer(small_vocabulary()), 40)
     assert nothing.cu_seqlens.tolist() == [0]
 
@@ -68,10 +75,10 @@ def test_windows_put_together_are_the_whole_sentences(vocabulary, lengths, most,
     whole, cut = (window_sentences(words, starts, tokenizer, size) for size in (10_000, most))
     assert int(np.diff(cut.cu_seqlens).max(initial=0)) <= most
     for windows in (whole, cut):  # the same words at the same tokens, each once and in order
-        assert windows.words[windows.words >= 0].tolist() == whole.words[whole.words >= 0].tolist()
-    assert np.array_equal(cut.input_ids[cut.words >= 0], whole.input_ids[whole.words >= 0])
-    text_of = dict(zip(whole.sentences.tolist(), sequences(whole), strict=True))
-    for sentence, (ids, _) in zip(cut.sentences.tolist(), sequences(cut), strict=True):
+        assert asked(windows).tolist() == asked(whole).tolist()
+    assert np.array_equal(cut.input_ids[cut.extra["words"] >= 0], whole.input_ids[whole.extra["words"] >= 0])
+    text_of = dict(zip(whole.examples.tolist(), sequences(whole), strict=True))
+    for sentence, (ids, _) in zip(cut.examples.tolist(), sequences(cut), strict=True):
         inner = ids[1:-1]
         within = text_of[sentence][0]
         assert (ids[0], ids[-1]) == (within[0], within[-1])
