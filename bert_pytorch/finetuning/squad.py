@@ -17,7 +17,7 @@ PROGRAM = "run_squad.py"
 DESCRIPTION = "Fine-tune on SQuAD 1.1 or 2.0, answer questions, and score the answers by the official definition."
 
 
-class SquadProgramConfig(SquadConfig, FinetuningConfig):
+class SquadRunConfig(SquadConfig, FinetuningConfig):
     """All keys of `run_squad.py`."""
 
     max_seq_length: int = Field(384, ge=8)
@@ -36,7 +36,7 @@ class SquadProgramConfig(SquadConfig, FinetuningConfig):
             yield "--predict_file is missing: --do_eval and --do_predict need it, JSON of SQuAD's layout."
 
 
-def build(config: SquadProgramConfig, tokenizer: Tokenizer, settled: Settled | None) -> SquadTask:
+def build(config: SquadRunConfig, tokenizer: Tokenizer, settled: Settled | None) -> SquadTask:
     """Make the task; a model that was trained before says nothing that its files must follow."""
     return SquadTask(config, tokenizer, trains=config.do_train, evaluates=config.do_eval, predicts=config.do_predict)
 
@@ -46,4 +46,4 @@ KIND = TaskKind("question_answering", build)
 
 def main() -> int:
     """Run the program; returns its exit code."""
-    return main_of(SquadProgramConfig, KIND, program=PROGRAM, description=DESCRIPTION)
+    return main_of(SquadRunConfig, KIND, program=PROGRAM, description=DESCRIPTION)

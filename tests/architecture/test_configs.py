@@ -83,8 +83,9 @@ def test_a_shipped_pretraining_configuration_loads_and_names_a_shipped_model_or_
 def test_a_shipped_finetuning_configuration_loads_in_its_program(path):
     from bert_pytorch.config.command_line import parse_settings
     from bert_pytorch.finetuning.ner import NerRunConfig
+    from bert_pytorch.finetuning.squad import SquadRunConfig
 
-    programs = {"ner": NerRunConfig}
+    programs = {"ner": NerRunConfig, "squad": SquadRunConfig}
     words = ["--config_file", str(path), "--init_checkpoint", "encoder", "--output_dir", "run"]
     words += ["--do_train", "--train_file", "train"]
     resolved = parse_settings(programs[path.stem.partition("_")[0]], words, program="test", description="test")

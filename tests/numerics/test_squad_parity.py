@@ -17,7 +17,7 @@ from tests.support.finetuning import VOCABULARY, small_task_model
 from tests.support.runs import metrics
 from tests.support.squad_files import letters, squad_here
 
-UPDATES, WINDOW, STRIDE, QUERY, RATE = 6, 24, 9, 4, 2e-3
+UPDATES, WINDOW, STRIDE, QUERY, RATE = 6, 16, 5, 4, 2e-3
 
 
 def test_updates_scores_and_answers_equal_those_of_transformers(tmp_path: Path) -> None:
