@@ -1,6 +1,7 @@
 """`run_squad.py`: the engine with questions about passages."""
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 from pydantic import Field
@@ -8,10 +9,12 @@ from pydantic import Field
 from bert_pytorch.finetuning.config import FinetuningConfig
 from bert_pytorch.finetuning.main import main_of
 from bert_pytorch.finetuning.session import TaskKind
-from bert_pytorch.tasks.squad.config import SquadConfig
+from bert_pytorch.tasks.squad.config import EXPORTED_KEY, SquadConfig
 from bert_pytorch.tasks.squad.task import SquadTask
 from bert_pytorch.tasks.task import Settled
 from bert_pytorch.tokenization.tokenizer import Tokenizer
+
+logger = logging.getLogger(__name__)
 
 PROGRAM = "run_squad.py"
 DESCRIPTION = "Fine-tune on SQuAD 1.1 or 2.0, answer questions, and score the answers by the official definition."
@@ -37,7 +40,12 @@ class SquadRunConfig(SquadConfig, FinetuningConfig):
 
 
 def build(config: SquadRunConfig, tokenizer: Tokenizer, settled: Settled | None) -> SquadTask:
-    """Make the task; a model that was trained before says nothing that its files must follow."""
+    """Make the task; warns where it is not used as the model was."""
+    trained = settled.exported.get(EXPORTED_KEY) if settled is not None else None
+    if isinstance(trained, Mapping):
+        for name in ("version_2_with_negative", "max_seq_length", "doc_stride"):
+            if (before := trained.get(name)) not in (None, now := getattr(config, name)):
+                logger.warning("--%s is %s; the model was trained with %s", name, now, before)
     return SquadTask(config, tokenizer, trains=config.do_train, evaluates=config.do_eval, predicts=config.do_predict)
 
 
