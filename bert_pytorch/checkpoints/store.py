@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -96,15 +96,20 @@ class CheckpointStore:
         matches = (_NAME.fullmatch(path.name) for path in self.directory.iterdir())
         return sorted(int(match[1]) for match in matches if match)
 
-    def save(self, step: int, state: dict[str, Any]) -> Path:
+    def save(self, step: int, state: dict[str, Any], also_keep: Collection[int] = ()) -> Path:
         """Write `state` (from `Checkpoint.to_dict`) atomically, then remove what rotation no longer keeps.
+
+        Args:
+            step: updates done.
+            state: what is written.
+            also_keep: steps whose checkpoints stay besides the newest.
 
         Raises:
             OSError: if it cannot be written; the files that were there are all still there.
         """
         path = self.path_of(step)
         write_checkpoint(path, state)
-        self._rotate(step)
+        self._rotate(step, also_keep)
         return path
 
     def load_newest(self) -> Loaded | None:
@@ -155,9 +160,11 @@ class CheckpointStore:
             path.rename(aside)
             logger.warning("%s: damaged, kept as %s.", path, aside.name)
 
-    def _rotate(self, written: int) -> None:
+    def _rotate(self, written: int, also_keep: Collection[int]) -> None:
         # Files past the one just written do not count: else a damaged leftover would cost a good one its place.
         for step in [step for step in self.steps() if step <= written][: -self.keep_last]:
+            if step in also_keep:
+                continue
             path = self.path_of(step)
             try:
                 if not is_phase_end(path):

@@ -10,6 +10,7 @@ from bert_pytorch.config.files import read_mapping
 from bert_pytorch.errors import ConfigError
 from bert_pytorch.interop.huggingface import CONFIG, read_folder, their_config, their_tensors, write_folder
 from bert_pytorch.interop.matching import refuse_misfits
+from bert_pytorch.interop.sources import EXPORTED
 from bert_pytorch.models.families import FAMILIES
 from bert_pytorch.models.tasks import Task, TaskModel
 from bert_pytorch.records import Vocabulary
@@ -29,9 +30,17 @@ class LoadedTaskModel(NamedTuple):
     vocabulary: Vocabulary
     labels: tuple[str, ...]
     """Name of each class; empty for question answering."""
+    exported: dict[str, Any] = {}  # noqa: RUF012 never modified
+    """All of `config.json`: what a task wrote there besides (`problem_type`) is checked where it is used."""
 
 
-def export_task_model(folder: Path, model: TaskModel, vocabulary: Vocabulary, labels: Sequence[str] = ()) -> None:
+def export_task_model(
+    folder: Path,
+    model: TaskModel,
+    vocabulary: Vocabulary,
+    labels: Sequence[str] = (),
+    further: Mapping[str, Any] = {},
+) -> None:
     """Write a directory that `transformers` opens with the task's head.
 
     Args:
@@ -39,11 +48,12 @@ def export_task_model(folder: Path, model: TaskModel, vocabulary: Vocabulary, la
         model: on any device.
         vocabulary: its tokens and casing.
         labels: name of each class; none for question answering.
+        further: keys of `config.json` by which a task says more, plain values.
     """
     config = model.config.model_copy(update={"next_sentence": False})
     values = their_config(config, vocabulary)
     kind = FAMILIES[config.model_type].model.removesuffix("ForMaskedLM") + CLASSES[model.task]
-    values |= {"architectures": [kind], **_label_keys(labels)}
+    values |= {"architectures": [kind], **_label_keys(labels), **further}
     if config.model_type == "modernbert":
         values["classifier_pooling"] = "cls"
     tensors = their_tensors(model.state_dict(), config, vocabulary, model.task)
@@ -67,7 +77,17 @@ def load_task_model(folder: Path) -> LoadedTaskModel:
     wanted = model.state_dict()
     refuse_misfits(found, wanted, wanted, str(folder))
     model.load_state_dict({name: found[name] for name in wanted}, assign=True)
-    return LoadedTaskModel(model.eval(), vocabulary, labels)
+    return LoadedTaskModel(model.eval(), vocabulary, labels, values)
+
+
+def task_folder(source: Path) -> Path | None:
+    """Return the directory of a model with a task's head at `source` or in its `model/`; else None."""
+    for folder in (source, source / EXPORTED):
+        if (folder / CONFIG).is_file():
+            architectures = read_mapping(folder / CONFIG).get("architectures")
+            first = architectures[0] if isinstance(architectures, list) and architectures else None
+            return folder if isinstance(first, str) and first.endswith(tuple(CLASSES.values())) else None
+    return None
 
 
 def _label_keys(labels: Sequence[str]) -> dict[str, Any]:

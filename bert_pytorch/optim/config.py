@@ -8,7 +8,7 @@ from pydantic import Field
 
 from bert_pytorch.config.settings import Settings
 from bert_pytorch.optim.adamw import build_adamw
-from bert_pytorch.optim.groups import parameter_groups
+from bert_pytorch.optim.groups import layered_groups, parameter_groups
 from bert_pytorch.optim.lamb import Lamb
 
 
@@ -40,13 +40,26 @@ class OptimizerConfig(Settings):
 
 
 def build_optimizer(
-    config: OptimizerConfig, named_parameters: Iterable[tuple[str, torch.nn.Parameter]]
+    config: OptimizerConfig,
+    named_parameters: Iterable[tuple[str, torch.nn.Parameter]],
+    *,
+    layer_decay: float = 1.0,
+    layers: int = 0,
 ) -> torch.optim.Optimizer:
     """Build the configured optimizer over the trainable ones of `named_parameters`.
 
     Its learning rate is the peak; the training loop sets each group's `lr` before every update.  Clipping is not in it.
+
+    Args:
+        config: which, and its hyper-parameters.
+        named_parameters: as from `module.named_parameters()`.
+        layer_decay: learning rate of a layer as a part of that of the layer above it; 1: all have the same.
+        layers: of the encoder, where `layer_decay` is not 1.
     """
-    groups = parameter_groups(named_parameters, config.weight_decay)
+    if layer_decay == 1:
+        groups = parameter_groups(named_parameters, config.weight_decay)
+    else:
+        groups = layered_groups(named_parameters, config.weight_decay, layer_decay, layers)
     betas = (config.adam_beta1, config.adam_beta2)
     if config.optimizer == "lamb":
         return Lamb(groups, lr=config.learning_rate, betas=betas, eps=config.adam_epsilon)

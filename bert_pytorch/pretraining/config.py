@@ -8,6 +8,7 @@ from pydantic import Field
 
 from bert_pytorch.checkpoints.config import CheckpointConfig
 from bert_pytorch.data.config import DataConfig
+from bert_pytorch.interop.nvidia import Hints
 from bert_pytorch.models.distillation import DistillationConfig
 from bert_pytorch.optim.config import OptimizerConfig
 from bert_pytorch.optim.schedules import ScheduleConfig
@@ -134,6 +135,10 @@ class PretrainingConfig(
     def time_limit_seconds(self) -> float | None:
         """Return `--time_limit_minutes` in seconds."""
         return None if self.time_limit_minutes is None else self.time_limit_minutes * 60
+
+    def hints(self) -> Hints:
+        """Return what the options say about a source that does not hold its own shape and vocabulary."""
+        return Hints(self.model_config_file, self.vocab_file)
 
     def folder(self) -> Path:
         """Return `--output_dir`, which every configuration that trains has."""

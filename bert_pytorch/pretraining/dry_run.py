@@ -6,12 +6,12 @@ from bert_pytorch.config.command_line import Resolved
 from bert_pytorch.data.batching import deal_by_count, describe_update, rows_of_micro_batch, total_amount
 from bert_pytorch.data.corpora import Corpora
 from bert_pytorch.data.opening import open_corpora, text_among
+from bert_pytorch.downloads.named_models import local_source
 from bert_pytorch.interop.sources import load_source
 from bert_pytorch.models.config import ModelConfig, load_model_config
 from bert_pytorch.models.size import memory_estimate, num_parameters
 from bert_pytorch.optim.schedules import warmup_updates
 from bert_pytorch.pretraining.config import PretrainingConfig
-from bert_pytorch.pretraining.initial import initial_hints, local_source
 from bert_pytorch.pretraining.parts import check_fit, for_pairs
 
 GUESSED_LENGTHS: tuple[int, ...] = (128, 512)
@@ -125,7 +125,7 @@ def _model_config(config: PretrainingConfig, shards: Corpora | None) -> ModelCon
     if config.model_config_file is not None:
         model_config = load_model_config(config.model_config_file)
     elif config.init_checkpoint is not None:
-        model_config = load_source(local_source(config.init_checkpoint), initial_hints(config)).config
+        model_config = load_source(local_source(config.init_checkpoint), config.hints()).config
     else:
         return None
     if shards is not None and config.model_config_file is None:

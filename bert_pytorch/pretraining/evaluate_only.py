@@ -4,11 +4,11 @@ import contextlib
 import logging
 
 from bert_pytorch.data.opening import open_corpora, refuse_needless_text_options
+from bert_pytorch.downloads.named_models import local_source
 from bert_pytorch.errors import BertPytorchError, InputError
 from bert_pytorch.interop.sources import load_model
 from bert_pytorch.pretraining.agreement import survey_held_out
 from bert_pytorch.pretraining.config import PretrainingConfig
-from bert_pytorch.pretraining.initial import initial_hints, local_source
 from bert_pytorch.pretraining.parts import check_fit, held_out_loader
 from bert_pytorch.runtime.device import choose_device
 from bert_pytorch.runtime.distributed import World
@@ -37,7 +37,7 @@ def evaluate_only(config: PretrainingConfig, world: World) -> EvalRow:
         held.callback(world.disconnect)
         source = config.init_checkpoint
         world.on_first(lambda: local_source(source))
-        given = load_model(local_source(source), config.attention, initial_hints(config))
+        given = load_model(local_source(source), config.attention, config.hints())
         opened = open_corpora((config.eval_dir,), "eval", config, given.vocabulary, lowercase=True)
         held_out = held.enter_context(contextlib.closing(opened))
         refuse_needless_text_options([config.eval_dir], config)

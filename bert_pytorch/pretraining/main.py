@@ -1,16 +1,17 @@
-"""The front door of pretraining: read the configuration, join the other ranks, then train, evaluate or only look."""
+"""The front door of pretraining: train, evaluate or only look."""
 
 import sys
 
 import torch
 
-from bert_pytorch.config.command_line import Resolved, parse_settings
-from bert_pytorch.errors import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, BertPytorchError, ToldElsewhereError, report
+from bert_pytorch.config.command_line import Resolved
+from bert_pytorch.errors import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED
 from bert_pytorch.pretraining.config import PretrainingConfig
 from bert_pytorch.pretraining.dry_run import describe_run
 from bert_pytorch.pretraining.evaluate_only import evaluate_only
 from bert_pytorch.pretraining.run import pretrain
-from bert_pytorch.runtime.distributed import World, discover_world, lost_ranks_explained
+from bert_pytorch.runtime.distributed import World
+from bert_pytorch.runtime.front_door import run_on_ranks
 from bert_pytorch.tracking.console import console_log
 
 PROGRAM = "run_pretraining.py"
@@ -19,23 +20,12 @@ DESCRIPTION = "Pretrain a BERT on shards of your own text. A second start in the
 
 def main() -> int:
     """Run the program; returns its exit code."""
-    world = discover_world()
-    try:
-        resolved = parse_settings(PretrainingConfig, sys.argv[1:], program=PROGRAM, description=DESCRIPTION)
-    except BertPytorchError as error:
-        if world.is_first:
-            raise
-        return error.exit_code  # every rank is given the same words; rank 0 tells what is wrong with them
-    try:
-        with lost_ranks_explained(world):
-            return _run(resolved._replace(settings=resolved.settings.with_run_name()), world)
-    except ToldElsewhereError as error:
-        return error.exit_code
-    except BertPytorchError as error:
-        if world.is_first:
-            raise
-        report(f"[rank {world.rank}] {error}")
-        return error.exit_code
+    return run_on_ranks(
+        PretrainingConfig,
+        lambda resolved, world: _run(resolved._replace(settings=resolved.settings.with_run_name()), world),
+        program=PROGRAM,
+        description=DESCRIPTION,
+    )
 
 
 def _run(resolved: Resolved[PretrainingConfig], world: World) -> int:

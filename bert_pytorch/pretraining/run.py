@@ -16,32 +16,34 @@ from bert_pytorch.data.batching import describe_update
 from bert_pytorch.data.fixed_rows import RowShape
 from bert_pytorch.data.loader import TrainingLoader
 from bert_pytorch.data.recorded import recorded_data
-from bert_pytorch.interop.sources import load_source
+from bert_pytorch.downloads.named_models import local_source
+from bert_pytorch.interop.sources import CHECKPOINTS, EXPORTED, load_source
 from bert_pytorch.models.flops import BatchWork, forward_flops, linear_products, training_flops
 from bert_pytorch.models.pretraining import PretrainingModel
 from bert_pytorch.optim.schedules import learning_rate_factor
 from bert_pytorch.pretraining.agreement import leave_out_together, refuse_differing_data, survey_held_out
 from bert_pytorch.pretraining.config import PretrainingConfig
-from bert_pytorch.pretraining.fast_paths import FastPaths, settle_fast_paths
-from bert_pytorch.pretraining.initial import initial_hints, local_source
 from bert_pytorch.pretraining.parts import batch_maker, held_out_loader
-from bert_pytorch.pretraining.record import write_run_config
 from bert_pytorch.pretraining.recorded import RecordedModel, refuse_without_gpu, sample_rows
 from bert_pytorch.pretraining.saving import checkpoint_writer, complete_finished_run, export_model
-from bert_pytorch.pretraining.session import Learner, Session, build_learner, claim_folder, open_session, remove_run
+from bert_pytorch.pretraining.session import Learner, Session, build_learner, open_session
 from bert_pytorch.pretraining.start import Start, decide_start
 from bert_pytorch.runtime.device import choose_device, peak_memory_gib
 from bert_pytorch.runtime.distributed import World
 from bert_pytorch.runtime.peak import known_peak_flops, measured_flops
 from bert_pytorch.runtime.stopping import StopRequests
 from bert_pytorch.tracking.console import console_log
-from bert_pytorch.tracking.records import EndReason, EvalRow, StartRow
+from bert_pytorch.tracking.records import EndReason, EvalRow, StartRow, TrainRow
+from bert_pytorch.tracking.run_record import write_run_config
 from bert_pytorch.tracking.session import open_tracker
 from bert_pytorch.tracking.tracker import Tracker
 from bert_pytorch.training.clock import StepClock
 from bert_pytorch.training.evaluation import evaluate
+from bert_pytorch.training.fast_paths import FastPaths, sample_lengths, settle_fast_paths
 from bert_pytorch.training.feed import Feed
+from bert_pytorch.training.folder import claim_folder, remove_run
 from bert_pytorch.training.loop import Limits, Progress, TrainingRun, train
+from bert_pytorch.training.objective import PretrainingObjective
 from bert_pytorch.training.step import OptimizerStep
 
 logger = logging.getLogger(__name__)
@@ -64,8 +66,8 @@ def pretrain(resolved: Resolved[PretrainingConfig], world: World) -> EndReason:
     world.connect(chosen.device)
     with contextlib.ExitStack() as held:
         held.callback(world.disconnect)
-        store = world.on_first(lambda: claim_folder(config, held))
         output_dir = config.folder()
+        store = world.on_first(lambda: claim_folder(output_dir, CHECKPOINTS, config.keep_checkpoints, held))
         log = output_dir / f"{config.log_prefix}.txt"
         world.together(lambda: held.enter_context(console_log(log, rank=world.rank)))
         start = world.on_first(lambda: decide_start(config, store))
@@ -82,9 +84,12 @@ def pretrain(resolved: Resolved[PretrainingConfig], world: World) -> EndReason:
                 held.callback(data.close)  # threads that fetch ahead would keep a failed session waiting
         fast_paths = world.together(lambda: _agree(session, learner, saved))
         if config.overwrite:
-            world.on_first(lambda: remove_run(output_dir, config.log_prefix))  # only now: nothing can refuse any more
+            # Only now: nothing can refuse any more.
+            world.on_first(lambda: remove_run(output_dir, config.log_prefix, (CHECKPOINTS, EXPORTED)))
         record = output_dir / f"{config.log_prefix}_run_config.json"
-        world.on_first(lambda: write_run_config(record, resolved, session.model_config, world.size))
+        world.on_first(
+            lambda: write_run_config(record, resolved, session.model_config.model_dump(mode="json"), world.size)
+        )
         return _run(session, learner, fast_paths)
 
 
@@ -106,7 +111,7 @@ def _prepare(
     path = start.checkpoint
     checkpoint = None if path is None else Checkpoint.from_dict(load_checkpoint(path), str(path))
     begin_from = config.init_checkpoint if checkpoint is None else None
-    initial = load_source(local_source(begin_from), initial_hints(config)) if begin_from is not None else None
+    initial = load_source(local_source(begin_from), config.hints()) if begin_from is not None else None
     teacher = load_source(local_source(config.teacher)) if config.teacher is not None else None
     session = open_session(config, world, device, stop, store, start, checkpoint, initial)
     saved = checkpoint.choices if start.kind == "resume" and checkpoint is not None else {}
@@ -118,7 +123,21 @@ def _agree(session: Session, learner: Learner, saved: dict[str, Any]) -> FastPat
     refuse_differing_data(session.world, corpus.training, corpus.evaluation)
     left_out = saved.get("excluded_shards", []) if session.config.on_bad_shard == "skip" else []
     leave_out_together(session.world, corpus.training, left_out)
-    return settle_fast_paths(session, learner, saved)
+    config = session.config
+    longest = corpus.training.sequence_length
+    most = config.local_batch_size if config.max_tokens is None else max(1, config.max_tokens // longest)
+    fixed_rows = config.packing == "rows"
+    return settle_fast_paths(
+        learner.model,
+        learner.optimizer,
+        world=session.world,
+        device=session.device,
+        precision=session.precision,
+        lengths=sample_lengths(most, longest, fixed_rows=fixed_rows),
+        fixed_rows=fixed_rows,
+        compiled=config.compile,
+        saved=saved,
+    )
 
 
 def _run(session: Session, learner: Learner, fast_paths: FastPaths) -> EndReason:
@@ -173,6 +192,7 @@ def _training_run(
         logs=lambda step: config.logs(step, first_step=start.step, last_step=session_end),
         peak_memory_gib=lambda: peak_memory_gib(session.device),
         peak_flops=_peak_flops(session),
+        train_row=TrainRow,
     )
 
 
@@ -252,7 +272,7 @@ def _optimizer_step(session: Session, learner: Learner, rows: RowShape | None) -
         precision=session.precision,
         scaler=learner.scaler,
         max_grad_norm=session.config.max_grad_norm,
-        loss_weights=session.config.loss_weights(),
+        objective=PretrainingObjective(session.config.loss_weights()),
         flops_of=lambda batch: _flops(session, learner, BatchWork.of(batch)),
         seed=session.config.seed,
         stop_requested=lambda: session.stop.reason() is not None,

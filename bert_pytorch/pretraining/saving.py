@@ -8,10 +8,10 @@ from bert_pytorch.checkpoints.format import Checkpoint, DataPosition, vocabulary
 from bert_pytorch.interop.huggingface import export_huggingface
 from bert_pytorch.interop.sources import EXPORTED, load_source
 from bert_pytorch.models.pretraining import PretrainingModel
-from bert_pytorch.pretraining.fast_paths import FastPaths
 from bert_pytorch.pretraining.session import Learner, Session
 from bert_pytorch.tracking.records import EndRow
 from bert_pytorch.tracking.session import complete_metrics
+from bert_pytorch.training.fast_paths import FastPaths
 from bert_pytorch.training.feed import Feed
 from bert_pytorch.training.loop import Progress
 

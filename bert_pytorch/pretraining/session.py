@@ -1,8 +1,6 @@
-"""What a session is given, what it opens and builds, and the folder it owns."""
+"""What a session is given, and what it opens and builds."""
 
-import contextlib
 import logging
-import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,9 +8,7 @@ import torch
 
 from bert_pytorch.checkpoints.format import Checkpoint
 from bert_pytorch.checkpoints.store import CheckpointStore
-from bert_pytorch.files import exclusive_lock, remove_partial_files
 from bert_pytorch.interop.matching import LoadedWeights
-from bert_pytorch.interop.sources import CHECKPOINTS, EXPORTED
 from bert_pytorch.models.build import build_model
 from bert_pytorch.models.config import ModelConfig
 from bert_pytorch.models.distillation import TaughtModel, Teacher
@@ -23,14 +19,14 @@ from bert_pytorch.optim.config import build_optimizer
 from bert_pytorch.optim.state import load_optimizer_state
 from bert_pytorch.pretraining.config import PretrainingConfig
 from bert_pytorch.pretraining.parts import Corpus, check_fit, for_pairs, for_vocabulary, open_corpus, pick_model_config
-from bert_pytorch.pretraining.start import Start, refuse_other_model, report_changes
+from bert_pytorch.pretraining.start import Start
 from bert_pytorch.pretraining.teaching import build_teacher
 from bert_pytorch.pretraining.weights import put_initial_weights, put_teacher_layers
 from bert_pytorch.runtime.compilation import compile_modules
 from bert_pytorch.runtime.distributed import World
 from bert_pytorch.runtime.precision import Precision, choose_precision
 from bert_pytorch.runtime.stopping import StopRequests
-from bert_pytorch.tracking.session import METRICS_FILE, TENSORBOARD_FOLDER
+from bert_pytorch.training.resuming import refuse_other_model, report_changes
 
 logger = logging.getLogger(__name__)
 
@@ -62,37 +58,6 @@ class Session(NamedTuple):
     start: Start
     corpus: Corpus
     model_config: ModelConfig
-
-
-def claim_folder(config: PretrainingConfig, held: contextlib.ExitStack) -> CheckpointStore:
-    """Make the output folder, take its lock for as long as `held` lasts, and clear away what a killed run left.
-
-    Raises:
-        InputError: if another process is writing there.
-    """
-    output_dir = config.folder()
-    held.enter_context(exclusive_lock(output_dir, "runs"))
-    for folder in (output_dir, output_dir / CHECKPOINTS):
-        remove_partial_files(folder)
-    return CheckpointStore(output_dir / CHECKPOINTS, config.keep_checkpoints)
-
-
-def remove_run(output_dir: Path, log_prefix: str) -> None:
-    """Remove what a run wrote and nothing else: the folder may hold other things of its owner.
-
-    Args:
-        output_dir: the run's folder.
-        log_prefix: of the session that begins; its console log, open already, is emptied instead.
-    """
-    for folder in (CHECKPOINTS, TENSORBOARD_FOLDER, EXPORTED):
-        if (output_dir / folder).exists():
-            shutil.rmtree(output_dir / folder)
-    (output_dir / METRICS_FILE).unlink(missing_ok=True)
-    for record in output_dir.glob("*_run_config.json"):
-        prefix = record.name.removesuffix("_run_config.json")
-        for ending in ("_metrics.csv", "_run_config.json", *([".txt"] if prefix != log_prefix else [])):
-            (output_dir / f"{prefix}{ending}").unlink(missing_ok=True)
-    (output_dir / f"{log_prefix}.txt").write_text("")
 
 
 def open_session(

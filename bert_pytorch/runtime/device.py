@@ -32,7 +32,7 @@ def choose_device(config: DeviceConfig, local_rank: int) -> ChosenDevice:
     Raises:
         ConfigError: if a GPU is asked for and there is none for this rank.
     """
-    count = torch.cuda.device_count()
+    count = gpu_count()
     if config.device == "cpu" or (config.device == "auto" and count == 0):
         threads = torch.get_num_threads()
         why = "asked for" if config.device == "cpu" else "no CUDA GPU is visible"
@@ -43,6 +43,11 @@ def choose_device(config: DeviceConfig, local_rank: int) -> ChosenDevice:
     device = torch.device("cuda", local_rank)
     torch.cuda.set_device(device)
     return ChosenDevice(device, f"{device}, {torch.cuda.get_device_name(device)}")
+
+
+def gpu_count() -> int:
+    """Return how many CUDA GPUs this process sees."""
+    return torch.cuda.device_count()
 
 
 def seed_dropout(seed: int) -> None:

@@ -71,6 +71,14 @@ class World:
         dist.all_gather_object(gathered, list(values), group=self._control)
         return sorted({value for one in gathered for value in one})
 
+    def gather(self, value: T) -> list[T]:
+        """Return every rank's `value`, in the order of ranks, on rank 0; on others an empty list."""
+        if self.size == 1:
+            return [value]
+        gathered: list[T] | None = [value] * self.size if self.is_first else None
+        dist.gather_object(value, gathered, group=self._control)
+        return gathered or []
+
     def from_first(self, value: T) -> T:
         """Return rank 0's `value` on every rank (plain Python data; the ranks of a run trust each other)."""
         if self.size == 1:

@@ -18,7 +18,15 @@ from typing import Any, NamedTuple
 
 from bert_pytorch.errors import InputError
 from bert_pytorch.files import atomic_path
-from bert_pytorch.tracking.records import EndRow, EvalRow, ExcludeRow, StartRow, TrainRow
+from bert_pytorch.tracking.records import (
+    AnyEvalRow,
+    AnyStartRow,
+    AnyTrainRow,
+    EndRow,
+    ExcludeRow,
+    TrainRow,
+    values_of,
+)
 from bert_pytorch.tracking.tracker import Tracker
 
 
@@ -35,7 +43,7 @@ class JsonLines(Tracker):
         _keep_lines(path, [keeps(line) for line in _whole_lines(path)])
         self._file = _LineFile(path)
 
-    def start(self, row: StartRow) -> None:
+    def start(self, row: AnyStartRow) -> None:
         """Append a `start` row."""
         self._append("start", row)
 
@@ -43,11 +51,11 @@ class JsonLines(Tracker):
         """Append an `exclude` row."""
         self._append("exclude", row)
 
-    def train(self, row: TrainRow) -> None:
+    def train(self, row: AnyTrainRow) -> None:
         """Append a `train` row."""
         self._append("train", row)
 
-    def evaluation(self, row: EvalRow) -> None:
+    def evaluation(self, row: AnyEvalRow) -> None:
         """Append an `eval` row."""
         self._append("eval", row)
 
@@ -64,26 +72,27 @@ class JsonLines(Tracker):
         self._file.close()
 
     def _append(self, event: str, row: NamedTuple) -> None:
-        values = {"event": event} | {name: _finite(value) for name, value in row._asdict().items()}
+        values = {"event": event} | {name: _finite(value) for name, value in values_of(row).items()}
         self._file.append(json.dumps(values, allow_nan=False))
 
 
 class Csv(Tracker):
-    """`{log_prefix}_metrics.csv`: a column for each metric of `TrainRow`, a line for each logged update.
+    """`{log_prefix}_metrics.csv`: a column for each field of the rows of updates, a line for each logged one.
 
     Args:
         path: the file; rows past `first_step` are dropped from it.
         first_step: updates done when this session begins.
+        fields: of the rows; the first is `step`.
 
     Raises:
         InputError: if the file has columns that are none of these; those of earlier versions are taken over.
     """
 
-    def __init__(self, path: Path, first_step: int) -> None:
-        header = _csv_line(TrainRow._fields)
+    def __init__(self, path: Path, first_step: int, fields: Sequence[str] = TrainRow._fields) -> None:
+        header = _csv_line(fields)
         found = next(_whole_lines(path), None)
         columns = [] if found is None else found.split(",")
-        if found is not None and (columns[0] != "step" or not set(columns) <= set(TrainRow._fields)):
+        if found is not None and (columns[0] != "step" or not set(columns) <= set(fields)):
             raise InputError(
                 f"{path}: found the columns {found}, wanted {header}. "
                 "Move the file away, or choose another --log_prefix."
@@ -93,12 +102,12 @@ class Csv(Tracker):
             _keep_lines(path, keep)
         else:
             kept = itertools.compress(_whole_lines(path), keep)
-            _rewrite(path, itertools.chain([header], (_in_columns(line, columns) for line in kept)))
+            _rewrite(path, itertools.chain([header], (_in_columns(line, columns, fields) for line in kept)))
         self._file = _LineFile(path)
         if found is None:
             self._file.append(header)
 
-    def train(self, row: TrainRow) -> None:
+    def train(self, row: AnyTrainRow) -> None:
         """Append a line."""
         self._file.append(_csv_line(row))
 
@@ -192,10 +201,10 @@ def _is_csv_row_up_to(line: str, step: int, columns: int) -> bool:
     return first.isdecimal() and int(first) <= step and len(others) + 1 == columns
 
 
-def _in_columns(line: str, columns: list[str]) -> str:
+def _in_columns(line: str, columns: list[str], fields: Sequence[str]) -> str:
     """Put a line of an earlier version's columns under today's; what it lacks is empty."""
     values = dict(zip(columns, line.split(","), strict=True))
-    return ",".join(values.get(name, "") for name in TrainRow._fields)
+    return ",".join(values.get(name, "") for name in fields)
 
 
 def _csv_line(values: Any) -> str:

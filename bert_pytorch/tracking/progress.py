@@ -7,7 +7,7 @@ from collections.abc import Callable
 from tqdm import tqdm
 
 from bert_pytorch.tracking.console import BAR_SHOWS_IT
-from bert_pytorch.tracking.records import EndRow, EvalRow, TrainRow
+from bert_pytorch.tracking.records import AnyEvalRow, AnyTrainRow, EndRow, TaskEvalRow, TaskTrainRow
 from bert_pytorch.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ class Progress(Tracker):
         self._line_at = 0.0
         self._bar = tqdm(initial=first_step, total=last_step, unit="step", dynamic_ncols=True) if bar else None
 
-    def train(self, row: TrainRow) -> None:
+    def train(self, row: AnyTrainRow) -> None:
         """Move the bar; log a line if it is the first, the last, or ten seconds after the one before."""
         now = self._now()
         if self._bar is not None:
@@ -46,14 +46,9 @@ class Progress(Tracker):
         if self._started is None:
             self._started = (row.step, now)  # later than the first update, which compiles and warms up
 
-    def evaluation(self, row: EvalRow) -> None:
+    def evaluation(self, row: AnyEvalRow) -> None:
         """Log the result."""
-        nsp = "" if row.nsp_accuracy is None else f"  nsp accuracy {row.nsp_accuracy:.1%}"
-        logger.info(
-            "%s",
-            f"step {row.step}  held-out mlm loss {row.mlm_loss:.3f}  mlm accuracy {row.mlm_accuracy:.1%}{nsp}  "
-            f"({row.masked_tokens:,} masked tokens)",
-        )
+        logger.info("step %d  %s", row.step, _evaluated(row))
 
     def end(self, row: EndRow) -> None:
         """Take the bar away and log how it ended."""
@@ -68,19 +63,35 @@ class Progress(Tracker):
         if self._bar is not None:
             self._bar.close()
 
-    def _line(self, row: TrainRow, now: float) -> str:
-        nsp = "" if row.nsp_loss is None else f"  nsp {row.nsp_loss:.2f}"
-        soft = "" if row.soft_target_loss is None else f"  soft {row.soft_target_loss:.2f}"
-        cosine = "" if row.cosine_loss is None else f"  cosine {row.cosine_loss:.3f}"
+    def _line(self, row: AnyTrainRow, now: float) -> str:
         line = (
-            f"step {row.step}/{self._last_step}  loss {row.loss:.2f}  mlm {row.mlm_loss:.2f}{nsp}{soft}{cosine}  "
-            f"lr {row.learning_rate:.1e}  {row.tokens_per_second:,.0f} tokens/s"
+            f"step {row.step}/{self._last_step}  {_losses(row)}  lr {row.learning_rate:.1e}  "
+            f"{row.tokens_per_second:,.0f} tokens/s"
         )
         if self._started is None or row.step <= self._started[0] or row.step >= self._last_step:
             return line
         # By the clock, so that evaluations and checkpoints count at the rate they have come so far.
         step, started = self._started
         return f"{line}  ends in {duration((self._last_step - row.step) * (now - started) / (row.step - step))}"
+
+
+def _losses(row: AnyTrainRow) -> str:
+    if isinstance(row, TaskTrainRow):
+        return f"loss {row.loss:.3f}"
+    nsp = "" if row.nsp_loss is None else f"  nsp {row.nsp_loss:.2f}"
+    soft = "" if row.soft_target_loss is None else f"  soft {row.soft_target_loss:.2f}"
+    cosine = "" if row.cosine_loss is None else f"  cosine {row.cosine_loss:.3f}"
+    return f"loss {row.loss:.2f}  mlm {row.mlm_loss:.2f}{nsp}{soft}{cosine}"
+
+
+def _evaluated(row: AnyEvalRow) -> str:
+    if isinstance(row, TaskEvalRow):
+        return "  ".join(f"{name} {value:.4f}" for name, value in row.metrics.items())
+    nsp = "" if row.nsp_accuracy is None else f"  nsp accuracy {row.nsp_accuracy:.1%}"
+    return (
+        f"held-out mlm loss {row.mlm_loss:.3f}  mlm accuracy {row.mlm_accuracy:.1%}{nsp}  "
+        f"({row.masked_tokens:,} masked tokens)"
+    )
 
 
 def duration(seconds: float) -> str:

@@ -88,6 +88,61 @@ class TrainRow(NamedTuple):
     """The part of them that this update has drawn, those of damaged shards that are left out included."""
 
 
+class TaskStartRow(NamedTuple):
+    """The beginning of a fine-tuning session."""
+
+    step: int
+    """Updates done."""
+    samples: int
+    """Sequences consumed."""
+    world_size: int
+    """Ranks."""
+    lowercase: bool
+    """Casing of the vocabulary."""
+    sequences: int
+    """In the training part."""
+
+
+class TaskTrainRow(NamedTuple):
+    """One update of fine-tuning; fields that `TrainRow` has as well mean the same."""
+
+    step: int
+    """Updates done."""
+    epoch: int
+    """Passes over the data completed before this update's last sequence."""
+    loss: float
+    """The task's, a mean over all ranks and micro-batches."""
+    learning_rate: float
+    """Of this update."""
+    grad_norm: float
+    """L2 norm over all parameters before clipping."""
+    sequences_per_second: float
+    """This update's own, over all ranks."""
+    tokens_per_second: float
+    """Real input tokens, likewise."""
+    step_seconds: float
+    """Wall clock since the update before."""
+    data_wait_seconds: float
+    """The part of it spent waiting for data."""
+    mfu: float | None
+    """Model FLOPs utilisation, 0 to 1; None where the peak is unknown."""
+    peak_memory_gib: float
+    """Most memory in use so far on rank 0."""
+    samples: int
+    """Sequences consumed once this update is done."""
+    sequences: int
+    """Those of this update."""
+
+
+class TaskEvalRow(NamedTuple):
+    """One evaluation of a task while it trains."""
+
+    step: int
+    """Updates done."""
+    metrics: dict[str, float]
+    """Each stands in the row of `metrics.jsonl` under its own name."""
+
+
 class EvalRow(NamedTuple):
     """One evaluation on held-out data."""
 
@@ -114,3 +169,15 @@ class EndRow(NamedTuple):
     """Time of the measured updates."""
     tokens_per_second: float | None
     """Over the measured updates and all ranks; None if the session was too short to measure one."""
+
+
+AnyStartRow = StartRow | TaskStartRow
+AnyTrainRow = TrainRow | TaskTrainRow
+AnyEvalRow = EvalRow | TaskEvalRow
+
+
+def values_of(row: NamedTuple) -> dict[str, Any]:
+    """Return a row's fields as they stand in `metrics.jsonl`, a task's metrics among them."""
+    values: dict[str, Any] = row._asdict()
+    metrics: dict[str, float] = values.pop("metrics", {})
+    return values | metrics

@@ -9,7 +9,7 @@ from pathlib import Path
 from bert_pytorch.tracking.config import TrackingConfig
 from bert_pytorch.tracking.metrics_files import Csv, JsonLines, last_event
 from bert_pytorch.tracking.progress import Progress
-from bert_pytorch.tracking.records import EndRow, EvalRow, ExcludeRow, StartRow, TrainRow
+from bert_pytorch.tracking.records import AnyEvalRow, AnyStartRow, AnyTrainRow, EndRow, ExcludeRow, TrainRow
 from bert_pytorch.tracking.tracker import Tracker
 
 METRICS_FILE = "metrics.jsonl"
@@ -23,6 +23,7 @@ def open_tracker(
     first_step: int,
     last_step: int,
     rank: int = 0,
+    columns: Sequence[str] = TrainRow._fields,
     terminal: bool | None = None,
     now: Callable[[], float] = time.monotonic,
 ) -> Tracker:
@@ -34,6 +35,7 @@ def open_tracker(
         first_step: updates done when the session begins, 0 for a new run.
         last_step: updates done when it will end.
         rank: of this process; on ranks other than 0 the tracker does nothing and touches no file.
+        columns: of the CSV: the fields of the run's rows of updates.
         terminal: whether a person watches; None to see whether both standard streams are terminals.
         now: returns seconds from any origin, for the estimate of the end.
 
@@ -49,7 +51,7 @@ def open_tracker(
     return _AllOf(
         [
             JsonLines(directory / METRICS_FILE, first_step),
-            Csv(directory / f"{config.log_prefix}_metrics.csv", first_step),
+            Csv(directory / f"{config.log_prefix}_metrics.csv", first_step, columns),
             TensorBoard(directory / TENSORBOARD_FOLDER, first_step),
             Progress(
                 first_step=first_step, last_step=last_step, bar=terminal and not config.disable_progress_bar, now=now
@@ -73,7 +75,7 @@ class _AllOf(Tracker):
     def __init__(self, trackers: Sequence[Tracker]) -> None:
         self._trackers = trackers
 
-    def start(self, row: StartRow) -> None:
+    def start(self, row: AnyStartRow) -> None:
         """Record the beginning of the session."""
         for tracker in self._trackers:
             tracker.start(row)
@@ -83,12 +85,12 @@ class _AllOf(Tracker):
         for tracker in self._trackers:
             tracker.exclusion(row)
 
-    def train(self, row: TrainRow) -> None:
+    def train(self, row: AnyTrainRow) -> None:
         """Record an update."""
         for tracker in self._trackers:
             tracker.train(row)
 
-    def evaluation(self, row: EvalRow) -> None:
+    def evaluation(self, row: AnyEvalRow) -> None:
         """Record an evaluation."""
         for tracker in self._trackers:
             tracker.evaluation(row)

@@ -12,7 +12,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from bert_pytorch.tracking.records import EvalRow, TrainRow
+from bert_pytorch.tracking.records import AnyEvalRow, AnyTrainRow, values_of
 from bert_pytorch.tracking.tracker import Tracker
 
 
@@ -35,11 +35,11 @@ class TensorBoard(Tracker):
         self._write(Event(file_version="brain.Event:2"))
         self._write(Event(step=first_step + 1, session_log=SessionLog(status=SessionLog.START)))
 
-    def train(self, row: TrainRow) -> None:
+    def train(self, row: AnyTrainRow) -> None:
         """Add the scalars under `train/`."""
         self._add("train", row)
 
-    def evaluation(self, row: EvalRow) -> None:
+    def evaluation(self, row: AnyEvalRow) -> None:
         """Add the scalars under `eval/`."""
         self._add("eval", row)
 
@@ -51,10 +51,10 @@ class TensorBoard(Tracker):
         """Close the file."""
         self._file.close()
 
-    def _add(self, group: str, row: TrainRow | EvalRow) -> None:
+    def _add(self, group: str, row: AnyTrainRow | AnyEvalRow) -> None:
         values = [
             Summary.Value(tag=f"{group}/{name}", simple_value=value)
-            for name, value in row._asdict().items()
+            for name, value in values_of(row).items()
             if name != "step" and value is not None
         ]
         self._write(Event(step=row.step, summary=Summary(value=values)))

@@ -3,22 +3,22 @@
 from types import TracebackType
 from typing import Self
 
-from bert_pytorch.tracking.records import EndRow, EvalRow, ExcludeRow, StartRow, TrainRow
+from bert_pytorch.tracking.records import AnyEvalRow, AnyStartRow, AnyTrainRow, EndRow, ExcludeRow
 
 
 class Tracker:
     """Receives what a run tells about itself; this one, for ranks other than 0, does nothing with it."""
 
-    def start(self, row: StartRow) -> None:
+    def start(self, row: AnyStartRow) -> None:
         """Record what a session begins with."""
 
     def exclusion(self, row: ExcludeRow) -> None:
         """Record that a shard is left out."""
 
-    def train(self, row: TrainRow) -> None:
+    def train(self, row: AnyTrainRow) -> None:
         """Record an update."""
 
-    def evaluation(self, row: EvalRow) -> None:
+    def evaluation(self, row: AnyEvalRow) -> None:
         """Record an evaluation."""
 
     def end(self, row: EndRow) -> None:

@@ -1,22 +1,12 @@
 """Updates in their order for the loop: begun anew where one is to be repeated, the same for all ranks."""
 
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from bert_pytorch.data.loader import TrainingLoader, Update
 from bert_pytorch.errors import DamagedShardError, InputError
 from bert_pytorch.runtime.distributed import World
-
-
-class Exclusion(NamedTuple):
-    """A damaged shard that is left out."""
-
-    shard: str
-    """Its name, as `Corpora.excluded` gives it."""
-    sequences: int
-    """In it."""
-    reason: str
-    """What is wrong with which of its rows."""
+from bert_pytorch.training.updates import Exclusion
 
 
 class Feed:

@@ -1,21 +1,21 @@
 """The training loop: optimizer updates until an end, with evaluation, checkpoints and rows for the trackers.
 
-Who calls: `pretraining.run`, which builds every part of a `TrainingRun`.
+Who calls: `pretraining.run` and `finetuning.run`, which build every part of a `TrainingRun`.
 """
 
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bert_pytorch.data.loader import Update
 from bert_pytorch.errors import TrainingDivergedError
 from bert_pytorch.runtime.distributed import World
 from bert_pytorch.runtime.stopping import StopRequests
-from bert_pytorch.tracking.records import EndReason, EndRow, EvalRow, ExcludeRow, TrainRow
+from bert_pytorch.tracking.records import AnyEvalRow, AnyTrainRow, EndReason, EndRow, ExcludeRow, TaskEvalRow
 from bert_pytorch.tracking.tracker import Tracker
+from bert_pytorch.training.best import Best
 from bert_pytorch.training.clock import StepClock, StepRates
-from bert_pytorch.training.feed import Feed
 from bert_pytorch.training.step import OptimizerStep, StepOutcome
+from bert_pytorch.training.updates import Update, UpdateSource
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +47,9 @@ class Limits:
     """Updates between checkpoints."""
     eval_interval: int
     """Updates between evaluations; 0 to evaluate only at the ends of a phase."""
+    evaluates_every_end: bool = True
+    """Whether to evaluate before the first update of a phase and at a session's limit too, not only when it is due and
+    when all is done."""
 
     def reached(self, step: int) -> EndReason | None:
         """Return why to end after `step` updates, or None to go on."""
@@ -64,12 +67,12 @@ class TrainingRun:
     """All that the loop works with; `progress` is the one thing that changes."""
 
     world: World
-    feed: Feed
+    feed: UpdateSource
     optimizer_step: OptimizerStep
     learning_rate_at: Callable[[int], float]
     """Learning rate of update number `step` (phases added up)."""
-    evaluate: Callable[[int], EvalRow | None] | None
-    """Held-out losses after `step` updates; None without a held-out set."""
+    evaluate: Callable[[int], AnyEvalRow | None] | None
+    """Held-out results after `step` updates; None without a held-out set."""
     save: Callable[[Progress], None] | None
     """Write a checkpoint; None to write none."""
     tracker: Tracker
@@ -82,17 +85,22 @@ class TrainingRun:
     peak_memory_gib: Callable[[], float]
     peak_flops: float | None
     """FLOP/s that the devices of all ranks could do together; None where that is unknown."""
+    train_row: Callable[..., AnyTrainRow]
+    """The type of an update's row; its fields are given by name."""
+    best: Best | None = None
+    """Judges each evaluation: an improvement is saved at once, and too long without one ends the phase."""
 
 
 def train(run: TrainingRun) -> EndReason:
     """Take updates until the phase is finished, the session is over or a stop is asked for; then save and say why."""
     first_step = run.progress.step
     try:
-        if first_step == run.limits.phase_start:
+        if first_step == run.limits.phase_start and run.limits.evaluates_every_end:
             _evaluate(run)
         run.clock.restart()
         reason = _take_updates(run)
-        if reason in ("finished", "session_limit") and not run.limits.due(run.progress.step, run.limits.eval_interval):
+        ends = ("finished", "session_limit") if run.limits.evaluates_every_end else ("finished",)
+        if reason in ends and not run.limits.due(run.progress.step, run.limits.eval_interval):
             _evaluate(run)
         if run.progress.step > first_step:
             _save(run)  # after the evaluation: a phase's last checkpoint stands for all that the phase owes
@@ -108,7 +116,7 @@ def train(run: TrainingRun) -> EndReason:
 def _take_updates(run: TrainingRun) -> EndReason:
     progress, limits = run.progress, run.limits
     skips_in_a_row = 0
-    while (reason := limits.reached(progress.step)) is None:
+    while (reason := _reached(run)) is None:
         with run.clock.waiting_for_data():
             update = run.feed.update(progress.samples, progress.step - limits.phase_start)
         step = progress.step + 1
@@ -128,9 +136,16 @@ def _take_updates(run: TrainingRun) -> EndReason:
         skips_in_a_row = 0
         if limits.due(step, limits.eval_interval):
             _evaluate(run)
-        if limits.due(step, limits.checkpoint_interval) and limits.reached(step) is None:
+        improved = run.best is not None and run.best.step == step
+        if (limits.due(step, limits.checkpoint_interval) or improved) and _reached(run) is None:
             _save(run)
     return reason
+
+
+def _reached(run: TrainingRun) -> EndReason | None:
+    if run.best is not None and run.best.gives_up:
+        return "finished"
+    return run.limits.reached(run.progress.step)
 
 
 def _tell_exclusions(run: TrainingRun, step: int) -> None:
@@ -160,6 +175,8 @@ def _evaluate(run: TrainingRun) -> None:
         row = run.evaluate(run.progress.step)
     if row is not None:  # None: a stop was asked for, which the loop will see before its next micro-batch
         run.tracker.evaluation(row)
+        if run.best is not None and isinstance(row, TaskEvalRow):
+            run.best.judge(row)
 
 
 def _save(run: TrainingRun) -> None:
@@ -172,15 +189,12 @@ def _save(run: TrainingRun) -> None:
 
 def _train_row(
     run: TrainingRun, update: Update, outcome: StepOutcome, rates: StepRates, learning_rate: float
-) -> TrainRow:
-    return TrainRow(
+) -> AnyTrainRow:
+    return run.train_row(
         step=run.progress.step,
         epoch=update.epoch,
         loss=outcome.loss,
-        mlm_loss=outcome.mlm_loss,
-        nsp_loss=outcome.nsp_loss,
-        soft_target_loss=outcome.soft_target_loss,
-        cosine_loss=outcome.cosine_loss,
+        **outcome.losses,
         learning_rate=learning_rate,
         grad_norm=outcome.grad_norm,
         sequences_per_second=rates.sequences_per_second,

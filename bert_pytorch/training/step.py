@@ -1,20 +1,19 @@
 """One optimizer update, whole: the order of things stands in `OptimizerStep.__call__` and nowhere else."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
-from bert_pytorch.data.loader import Update
-from bert_pytorch.models.inputs import PackedBatch
-from bert_pytorch.models.losses import EachLoss, LossTerms
+from bert_pytorch.optim.groups import LEARNING_RATE_SCALE
 from bert_pytorch.optim.norms import global_norm
-from bert_pytorch.records import MicroBatch
 from bert_pytorch.runtime.device import seed_dropout
 from bert_pytorch.runtime.distributed import World, sync_gradients
 from bert_pytorch.runtime.precision import Precision
+from bert_pytorch.training.objective import Objective
+from bert_pytorch.training.updates import Update
 
 
 class StepOutcome(NamedTuple):
@@ -25,15 +24,9 @@ class StepOutcome(NamedTuple):
     skipped: bool
     """Gradients were not finite, so that the parameters stand as they were."""
     loss: float
-    """Their weighted sum, which is what training minimises."""
-    mlm_loss: float
-    """Per masked token."""
-    nsp_loss: float | None
-    """Per pair; None without the next-sentence task."""
-    soft_target_loss: float | None
-    """Per masked token; None where no teacher's predictions are learnt."""
-    cosine_loss: float | None
-    """Per real token; None where no teacher's hidden states are learnt."""
+    """What training minimises."""
+    losses: dict[str, float | None]
+    """What it is made of, named by the objective."""
     grad_norm: float
     """L2 norm of all gradients before clipping."""
     num_tokens: int
@@ -43,14 +36,15 @@ class StepOutcome(NamedTuple):
 
 
 NAN = float("nan")
-STOPPED = StepOutcome(True, False, NAN, NAN, None, None, None, NAN, 0, 0.0)
+STOPPED = StepOutcome(True, False, NAN, {}, NAN, 0, 0.0)
 
 
 class OptimizerStep:
     """Takes updates on one rank.
 
     The losses of micro-batches are sums, divided by the counts over *all* ranks and micro-batches: A micro-batches on W
-    ranks give the gradient of one batch of their union, although the number of masked tokens differs among them.
+    ranks give the gradient of one batch of their union, although the number of masked tokens differs among them.  What
+    is summed and counted is the objective's to say; the order of things is the same whatever is learnt.
     """
 
     def __init__(
@@ -63,8 +57,8 @@ class OptimizerStep:
         precision: Precision,
         scaler: torch.amp.GradScaler,
         max_grad_norm: float,
-        loss_weights: EachLoss[float],
-        flops_of: Callable[[MicroBatch], int],
+        objective: Objective,
+        flops_of: Callable[[Any], int],
         seed: int,
         stop_requested: Callable[[], bool],
     ) -> None:
@@ -76,17 +70,15 @@ class OptimizerStep:
         self._precision = precision
         self._scaler = scaler
         self._max_grad_norm = max_grad_norm
-        self._loss_weights = loss_weights
+        self._objective = objective
         self._flops_of = flops_of
         self._seed = seed
         self._stop_requested = stop_requested
 
     def __call__(self, update: Update, *, step: int, learning_rate: float) -> StepOutcome:
         """Take update number `step` (1-based, phases added up) with `learning_rate`."""
-        flops = sum(self._flops_of(batch) for batch in update.micro_batches)
-        here = [update.num_masked, update.num_pairs, update.num_tokens, flops]
-        masked, pairs, tokens, flops_of_all = self._world.sum(here)  # 1 global counts, before any forward pass
-        counts = EachLoss(mlm=masked, nsp=pairs, soft_targets=masked, cosine=tokens)
+        here = np.sum([self._counted(batch) for batch in update.micro_batches], axis=0)
+        *counts, tokens, flops = self._world.sum(here.tolist())  # 1 global counts, before any forward pass
         sums = torch.zeros(len(counts), dtype=torch.float64, device=self._device)  # no wait for it per micro-batch
         for index, batch in enumerate(update.micro_batches):
             if self._world.any(self._stop_requested()):  # 2 all ranks stop between the same micro-batches
@@ -94,14 +86,14 @@ class OptimizerStep:
                 return STOPPED
             last = index == len(update.micro_batches) - 1
             seed_dropout(_dropout_seed(self._seed, step, index, self._world.rank))
-            packed = PackedBatch.from_numpy(batch, self._device)
+            packed = self._objective.on_device(batch, self._device)
             with sync_gradients(self._model, only_if=last):  # 3 one all-reduce an update
                 with self._precision.autocast():
-                    terms: LossTerms = self._model(packed)
-                loss = terms.share_of_loss(self._loss_weights, counts)
+                    terms = self._model(packed)
+                loss = self._objective.share_of_loss(terms, counts)
                 # DistributedDataParallel averages over ranks where we want the sum.
                 self._scaler.scale(loss * self._world.size).backward()
-            sums += terms.detached()
+            sums += self._objective.sums(terms)
         self._scaler.unscale_(self._optimizer)  # 4 true gradients
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
         norm = global_norm(gradients)
@@ -112,23 +104,24 @@ class OptimizerStep:
             if 0 < self._max_grad_norm < grad_norm:  # 6 clip the global norm, as apex does, without an epsilon
                 torch._foreach_mul_(gradients, self._max_grad_norm / grad_norm)
             for group in self._optimizer.param_groups:  # 7 a function of the step, never read back from here
-                group["lr"] = learning_rate
+                group["lr"] = learning_rate * group.get(LEARNING_RATE_SCALE, 1.0)
             self._scaler.step(self._optimizer)  # 8
         self._scaler.update()  # 9 halves the loss scale after a skip
         self._optimizer.zero_grad(set_to_none=True)
-        means = EachLoss(*(total / max(count, 1) for total, count in zip(totals, counts, strict=True)))
+        means = [total / (count or 1) for total, count in zip(totals, counts, strict=True)]
+        report = self._objective.report(means, counts)
         return StepOutcome(
             stopped=False,
             skipped=skipped,
-            loss=sum(weight * mean for weight, mean in zip(self._loss_weights, means, strict=True)),
-            mlm_loss=means.mlm,
-            nsp_loss=means.nsp if pairs else None,
-            soft_target_loss=means.soft_targets if self._loss_weights.soft_targets else None,
-            cosine_loss=means.cosine if self._loss_weights.cosine else None,
+            loss=report.loss,
+            losses=report.each,
             grad_norm=grad_norm,
             num_tokens=int(tokens),
-            model_flops=flops_of_all,
+            model_flops=flops,
         )
+
+    def _counted(self, batch: Any) -> list[float]:
+        return [*self._objective.counts(batch), batch.num_tokens, self._flops_of(batch)]
 
 
 def _dropout_seed(seed: int, step: int, micro_batch: int, rank: int) -> int:

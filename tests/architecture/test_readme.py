@@ -1,6 +1,7 @@
 """What the README tells a person to type works, in order, in a fresh copy of the repository."""
 
 import csv
+import json
 import os
 import shutil
 import subprocess
@@ -20,7 +21,7 @@ from tests.support.readme import Block, bash_blocks
 from tests.support.runs import metrics
 
 README = REPOSITORY / "README.md"
-NEVER_SKIPPED = {"quickstart", "own-corpus", "continued-encoder"}
+NEVER_SKIPPED = {"quickstart", "own-corpus", "continued-encoder", "classifier", "glue", "entities"}
 REVIEWS = 100
 SECONDS_PER_COMMAND = 600
 
@@ -43,7 +44,20 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         rows = csv.writer(file)
         rows.writerow(["id", "text"])
         rows.writerows(enumerate(real_texts("movie_reviews", REVIEWS)))
+    (folder / "my_texts.txt").write_text(
+        "\n".join(" ".join(text.split()[:100]) for text in real_texts("movie_reviews", 20))
+    )
+    for name, part in (("train", "eng.train"), ("val", "eng.testa")):
+        sentences = shared_data("ner", "conll2003", part).read_text(encoding="utf-8").split("\n\n")[:120]
+        (folder / f"entities_{name}.conll").write_text("\n\n".join(sentences), encoding="utf-8")
     shutil.copytree(real_encoder(), folder / "my_encoder")
+    for name, part in (("my_labelled", slice(0, 40)), ("my_labelled_val", slice(40, 55))):
+        with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
+            rows = csv.writer(file)
+            rows.writerow(["text", "label"])
+            for label, source in (("review", "movie_reviews"), ("address", "inaugural")):
+                rows.writerows([text[:600], label] for text in real_texts(source, 55)[part])
+    shutil.copytree(shared_data("glue"), folder / "glue")
     yield folder
     shutil.rmtree(folder)
 
@@ -75,6 +89,8 @@ def test_every_command_of_the_readme_runs_and_the_quickstart_learns_from_context
     loss = metrics(quickstart / "run", "eval")[-1]["mlm_loss"]
     assert loss < unigram_entropy(open_shards(longest, "eval")) - 0.3
     assert_continued(sandbox)
+    assert json.loads((sandbox / "runs" / "classifier" / "eval_results.json").read_text())["accuracy"] > 0.8
+    assert set(json.loads((sandbox / "runs" / "glue" / "glue_results.json").read_text())) == {"mrpc", "cola", "average"}
 
 
 def assert_continued(sandbox: Path) -> None:

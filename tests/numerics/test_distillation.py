@@ -21,6 +21,7 @@ from bert_pytorch.models.pretraining import PretrainingModel
 from bert_pytorch.records import MicroBatch
 from bert_pytorch.runtime.distributed import World
 from bert_pytorch.runtime.precision import PrecisionConfig, choose_precision
+from bert_pytorch.training.objective import PretrainingObjective
 from bert_pytorch.training.step import OptimizerStep
 from tests.numerics.test_packed_forms import in_rows
 from tests.support.architectures import config_of, spread_model
@@ -144,7 +145,7 @@ def test_an_update_takes_the_gradient_of_the_dense_computation_however_it_is_cut
     moved = {name: before[name] - tensor for name, tensor in student.state_dict().items()}  # SGD: by the gradient
 
     assert outcome.loss == pytest.approx(loss.item(), rel=1e-12)
-    found = (outcome.mlm_loss, outcome.soft_target_loss, outcome.cosine_loss)
+    found = tuple(outcome.losses[name] for name in ("mlm_loss", "soft_target_loss", "cosine_loss"))
     assert found == pytest.approx((means.mlm.item(), means.soft_targets.item(), means.cosine.item()), rel=1e-12)
     wanted = {name: parameter.grad for name, parameter in theirs.named_parameters()}
     assert largest_error(their_tensors(moved, STUDENT, VOCABULARY), wanted) < 1e-9
@@ -161,7 +162,7 @@ def optimizer_step(student: PretrainingModel, teacher: PretrainingModel) -> Opti
         precision=precision,
         scaler=precision.gradient_scaler(),
         max_grad_norm=0.0,
-        loss_weights=AUTHORS,
+        objective=PretrainingObjective(AUTHORS),
         flops_of=lambda batch: 0,
         seed=0,
         stop_requested=lambda: False,

@@ -7,8 +7,6 @@ from pathlib import Path
 from bert_pytorch.downloads.anywhere import HUGGINGFACE_BERT, HubModelConfig
 from bert_pytorch.downloads.download import download
 from bert_pytorch.errors import InputError
-from bert_pytorch.interop.nvidia import Hints
-from bert_pytorch.pretraining.config import PretrainingConfig
 from bert_pytorch.remote.errors import TransferError
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -43,11 +41,6 @@ def local_source(source: Path) -> Path:
         ) from None
     (folder / WHOLE).touch()
     return folder
-
-
-def initial_hints(config: PretrainingConfig) -> Hints:
-    """Return what the run's options say about a source that does not hold its own shape and vocabulary."""
-    return Hints(config.model_config_file, config.vocab_file)
 
 
 def _cache() -> Path:

@@ -3,28 +3,29 @@
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from bert_pytorch.config.command_line import Resolved
+from bert_pytorch.config.settings import Settings
 from bert_pytorch.files import atomic_write_json
-from bert_pytorch.models.config import ModelConfig
-from bert_pytorch.pretraining.config import PretrainingConfig
 
 LIBRARIES = ("torch", "numpy", "tokenizers", "h5py", "pydantic")
 
 
-def write_run_config(
-    path: Path, resolved: Resolved[PretrainingConfig], model_config: ModelConfig, world_size: int
-) -> None:
+S = TypeVar("S", bound=Settings)
+
+
+def write_run_config(path: Path, resolved: Resolved[S], model_config: Mapping[str, Any], world_size: int) -> None:
     """Write `{log_prefix}_run_config.json`: enough to run the same again."""
     atomic_write_json(
         path,
         {
             "config": resolved.settings.model_dump(mode="json"),
             "origins": resolved.origins,
-            "model_config": model_config.model_dump(mode="json"),
+            "model_config": dict(model_config),
             "world_size": world_size,
             "argv": sys.argv,
             "python": platform.python_version(),

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from bert_pytorch.downloads.named_models import local_source
 from bert_pytorch.errors import InputError
 from bert_pytorch.interop.huggingface import export_huggingface
 from bert_pytorch.interop.sources import load_source
 from bert_pytorch.models.bert import BertForPreTraining
-from bert_pytorch.pretraining.initial import local_source
 from tests.support.hub_server import Hub, hub_server
 from tests.support.packed_batches import small_config
 from tests.support.vocabularies import small_vocabulary

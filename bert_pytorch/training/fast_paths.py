@@ -1,18 +1,21 @@
 """Which attention and which kernels a session uses: chosen by rank 0, told to all, kept in the checkpoint."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 from bert_pytorch.kernels.cases import Shape, one_step
 from bert_pytorch.kernels.registry import KernelName, choose_kernels, describe, triton_problem, use
+from bert_pytorch.models.attending import AttendingModel
 from bert_pytorch.models.attention_choice import current_dtype
 from bert_pytorch.models.layers import GatedIntermediate, Intermediate, ResidualOutput
 from bert_pytorch.optim.lamb import Lamb, LambImplementation
-from bert_pytorch.pretraining.session import Learner, Session
 from bert_pytorch.runtime.device import compute_capability, forget_peak_memory
+from bert_pytorch.runtime.distributed import World
+from bert_pytorch.runtime.precision import Precision
 from bert_pytorch.runtime.timing import seconds_per_call
 
 logger = logging.getLogger(__name__)
@@ -38,39 +41,59 @@ class FastPaths(NamedTuple):
         return {"attention_used": self.attention, "kernels_used": dict(self.kernels)}
 
 
-def settle_fast_paths(session: Session, learner: Learner, saved: Mapping[str, Any]) -> FastPaths:
+def settle_fast_paths(
+    model: AttendingModel,
+    optimizer: torch.optim.Optimizer,
+    *,
+    world: World,
+    device: torch.device,
+    precision: Precision,
+    lengths: Sequence[int],
+    fixed_rows: bool,
+    compiled: bool,
+    saved: Mapping[str, Any],
+) -> FastPaths:
     """Choose on rank 0 and use the same on every rank; all ranks call this together.
 
     Args:
-        session: of this run.
-        learner: its model and optimizer.
+        model: on `device`.
+        optimizer: of its parameters.
+        world: the ranks.
+        device: of this rank.
+        precision: of forward passes.
+        lengths: of the sequences of a micro-batch to measure with.
+        fixed_rows: whether batches have `row_length`.
+        compiled: whether parts of the model are.
         saved: `choices` of the checkpoint that is continued; empty for a new run or phase.
 
     Raises:
         ConfigError: if the attention asked for cannot be used.
     """
-    fixed_rows = session.config.packing == "rows"
-    longest, most_tokens = session.corpus.training.sequence_length, session.config.max_tokens
-    most = session.config.local_batch_size if most_tokens is None else max(1, most_tokens // longest)
-    lengths = sample_lengths(most, longest, fixed_rows=fixed_rows)
-    with session.precision.autocast():
-        dtype = current_dtype(session.device)
+    with precision.autocast():
+        dtype = current_dtype(device)
 
     def choose() -> tuple[str, dict[KernelName, str]]:
         known = saved.get("attention_used")
-        chosen = learner.model.select_attention(
-            session.device, fixed_rows=fixed_rows, dtype=dtype, saved=known, lengths=lengths
-        )
+        chosen = model.select_attention(device, fixed_rows=fixed_rows, dtype=dtype, saved=known, lengths=lengths)
         logger.info("attention: %s: %s", chosen.attention.name, chosen.reason)
-        return chosen.attention.name, _choose_kernels(session, learner, sum(lengths), dtype, saved.get("kernels_used"))
+        shape = Shape(
+            sum(lengths),
+            model.config.hidden_size,
+            model.config.intermediate_size,
+            model.config.hidden_dropout_prob,
+            dtype,
+            device,
+        )
+        used = kernels_of(model, optimizer)
+        return chosen.attention.name, _choose_kernels(shape, used, compiled, saved.get("kernels_used"))
 
-    attention, kernels = session.world.on_first(choose)
-    forget_peak_memory(session.device)  # measuring is no part of training
-    if not session.world.is_first:
-        learner.model.select_attention(session.device, fixed_rows=fixed_rows, dtype=dtype, saved=attention)
-    use(kernels, session.device.type)
-    if isinstance(learner.optimizer, Lamb):
-        learner.optimizer.implementation = lamb_implementation(kernels)
+    attention, kernels = world.on_first(choose)
+    forget_peak_memory(device)  # measuring is no part of training
+    if not world.is_first:
+        model.select_attention(device, fixed_rows=fixed_rows, dtype=dtype, saved=attention)
+    use(kernels, device.type)
+    if isinstance(optimizer, Lamb):
+        optimizer.implementation = lamb_implementation(kernels)
     return FastPaths(attention, kernels)
 
 
@@ -91,23 +114,22 @@ def sample_lengths(sequences: int, longest: int, *, fixed_rows: bool) -> list[in
     return [longest] * full + [max(longest // 8, int(length), 1) for length in shorter]
 
 
-def kernels_of(learner: Learner) -> list[KernelName]:
+def kernels_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[KernelName]:
     """Return the fused steps that a model and its optimizer have."""
-    kinds = {type(module) for module in learner.model.modules()}
+    kinds = {type(module) for module in model.modules()}
     has: dict[KernelName, bool] = {
         "residual_norm": ResidualOutput in kinds,
         "bias_gelu": Intermediate in kinds,
         "geglu": GatedIntermediate in kinds,
-        "lamb": isinstance(learner.optimizer, Lamb),
+        "lamb": isinstance(optimizer, Lamb),
     }
     return [name for name, there in has.items() if there]
 
 
 def _choose_kernels(
-    session: Session, learner: Learner, tokens: int, dtype: torch.dtype, saved: Mapping[str, str] | None
+    shape: Shape, used: Sequence[KernelName], compiled: bool, saved: Mapping[str, str] | None
 ) -> dict[KernelName, str]:
-    model, device = session.model_config, session.device
-    shape = Shape(tokens, model.hidden_size, model.intermediate_size, model.hidden_dropout_prob, dtype, device)
+    device = shape.device
 
     def measure(name: KernelName, way: str) -> float:
         if name == "lamb":
@@ -115,8 +137,7 @@ def _choose_kernels(
         return seconds_per_call(one_step(name, way, shape), device)
 
     problem = triton_problem(device.type, compute_capability(device))
-    used = kernels_of(learner)
-    choices = choose_kernels(problem, compiled=session.config.compile, saved=saved, measure=measure, measured=used)
+    choices = choose_kernels(problem, compiled=compiled, saved=saved, measure=measure, measured=used)
     told = _CPU_PASSES if device.type == "cpu" else describe({name: choices[name] for name in used})
     logger.info("kernels: %s", told)
     return {name: choice.name for name, choice in choices.items()}

@@ -1,0 +1,1 @@
+"""Fine-tuning: one engine for all tasks, over the training engine that pretraining uses."""
