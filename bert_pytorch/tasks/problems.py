@@ -13,6 +13,7 @@ PROBLEM_TYPES: dict[Problem, str] = {
 """Names of `problem_type` in Hugging Face's `config.json`."""
 
 
-def problem_of(problem_type: object) -> Problem:
-    """Return the problem of a `config.json`'s `problem_type`; a model that does not say has single classes."""
-    return next((problem for problem, name in PROBLEM_TYPES.items() if name == problem_type), "single_label")
+def problem_of(problem_type: object, num_labels: int) -> Problem:
+    """Return the problem of a `config.json`'s `problem_type`; where it does not say, one output is a number's."""
+    unsaid: Problem = "regression" if num_labels == 1 else "single_label"
+    return next((problem for problem, name in PROBLEM_TYPES.items() if name == problem_type), unsaid)

@@ -177,7 +177,7 @@ class ClassificationTask:
                 return asked
             labels = self._read(TRAIN).labels
             return "multi_label" if labels and isinstance(labels[0], list) else "single_label"
-        known = problem_of(settled.exported.get("problem_type"))
+        known = problem_of(settled.exported.get("problem_type"), len(settled.labels))
         if asked not in ("auto", known):
             raise ConfigError("--problem", [f"found {asked}, the model was trained for {known}. Leave it out."])
         return known
