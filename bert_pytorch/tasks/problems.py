@@ -14,6 +14,9 @@ PROBLEM_TYPES: dict[Problem, str] = {
 
 
 def problem_of(problem_type: object, num_labels: int) -> Problem:
-    """Return the problem of a `config.json`'s `problem_type`; where it does not say, one output is a number's."""
-    unsaid: Problem = "regression" if num_labels == 1 else "single_label"
-    return next((problem for problem, name in PROBLEM_TYPES.items() if name == problem_type), unsaid)
+    """Return the problem of a `config.json`'s `problem_type`.
+
+    A model that does not say has single classes, or with one label a number, as in `transformers`.
+    """
+    otherwise: Problem = "regression" if num_labels == 1 else "single_label"
+    return next((problem for problem, name in PROBLEM_TYPES.items() if name == problem_type), otherwise)
