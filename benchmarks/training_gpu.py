@@ -86,10 +86,10 @@ _H3 = "650k / 850k / 1.05M tokens/s on an H200"
 RUNS = (  # what matters most first
     Run("H1", _LARGE_128, "lamb", 512, False, 60, _H1, fresh=True),
     Run("H4", _BASE_512, "adamw", 64, True, 150, "1.5 / 2 / 2.4 times"),
-    Run("H2", _LARGE_512, "lamb", 171, False, 60, _H2),
+    Run("H2", _LARGE_512, "lamb", 256, False, 60, _H2),
     Run("H3", _BASE_128, "adamw", 1024, False, 60, _H3),
     Run("H1", _LARGE_128, "lamb", 512, True, 100, _H1, fresh=True),
-    Run("H2", _LARGE_512, "lamb", 171, True, 70, _H2),
+    Run("H2", _LARGE_512, "lamb", 256, True, 70, _H2),
     Run("H3", _BASE_128, "adamw", 1024, True, 70, _H3),
 )
 

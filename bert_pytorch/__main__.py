@@ -9,7 +9,7 @@ TOOLS = (
     ("python run_pretraining.py", "pretrain, continue, or only evaluate"),
     ("python -m bert_pytorch.inspect", "look inside a shard: its header, and rows with their masks marked"),
     ("python -m bert_pytorch.convert", "weights in and out: Hugging Face, NVIDIA's and the fork's checkpoints, ONNX"),
-    ("python -m bert_pytorch.predict", "fill masks with a checkpoint"),
+    ("python -m bert_pytorch.predict", "use a model: fill masks, answer questions, tag, classify and embed texts"),
 )
 
 

@@ -11,7 +11,7 @@ from bert_pytorch.data.grouping import LengthGroupedStream
 from bert_pytorch.data.sampling import GlobalOrder, Samples, SampleStream, ShuffledStream
 from bert_pytorch.finetuning.config import FinetuningConfig
 from bert_pytorch.records import MicroBatch
-from bert_pytorch.tasks.features import Features
+from bert_pytorch.tasks.features import Features, packed
 from bert_pytorch.training.updates import Exclusion
 
 
@@ -51,24 +51,10 @@ def take(features: Features, sequences: np.ndarray) -> TaskBatch:
         features: of the part.
         sequences: int64 (B,), in any order; B may be 0.
     """
-    lengths = features.lengths[sequences]
-    starts = np.concatenate([[0], np.cumsum(lengths)])
-    positions = np.arange(starts[-1]) - np.repeat(starts[:-1], lengths)
-    tokens = np.repeat(features.cu_seqlens[:-1][sequences], lengths) + positions
-    in_b = positions >= np.repeat(features.segment_b_starts[sequences], lengths)
+    inputs, tokens = packed(features, sequences)
     labels = features.labels
     if labels is not None:
         labels = labels[tokens if len(labels) == len(features.input_ids) else sequences]
-    none = np.zeros(0, np.int64)
-    inputs = MicroBatch(
-        input_ids=features.input_ids[tokens],
-        token_type_ids=in_b.astype(np.int32),
-        position_ids=positions.astype(np.int32),
-        cu_seqlens=starts.astype(np.int32),
-        masked_positions=none,
-        labels=none,
-        next_sentence_labels=None,
-    )
     return TaskBatch(inputs, labels, sequences)
 
 

@@ -23,13 +23,7 @@ class ClassifierConfig(ClassificationConfig, FinetuningConfig):
     def combination_problems(self) -> Iterator[str]:
         """Say which file is missing."""
         yield from super().combination_problems()
-        for does, flag, file, name in (
-            (self.do_train, "--do_train", self.train_file, "--train_file"),
-            (self.do_eval, "--do_eval", self.val_file, "--val_file"),
-            (self.do_predict, "--do_predict", self.test_file, "--test_file"),
-        ):
-            if does and file is None:
-                yield f"{name} is missing: {flag} needs it."
+        yield from self.missing_files(self.train_file, self.val_file, self.test_file)
 
 
 def build(config: ClassifierConfig, tokenizer: Tokenizer, settled: Settled | None) -> ClassificationTask:

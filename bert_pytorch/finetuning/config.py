@@ -56,6 +56,9 @@ class FinetuningConfig(
     """Micro-batches of an update at least, on each rank; the update is the same however it is cut."""
     predict_batch_size: int = Field(64, gt=0)
     """Sequences of a batch at most when evaluating and predicting."""
+    benchmark_batches: int = Field(0, ge=0)
+    """With --do_predict: time the model on so many batches of --predict_batch_size sequences, one batch at a time;
+    sequences/s and percentiles of the latency go to inference_benchmark.json."""
     max_tokens: int = Field(16384, gt=0)
     """Tokens of a micro-batch at most, over which an update is cut further."""
     max_seq_length: int = Field(128, ge=8)
@@ -153,8 +156,20 @@ class FinetuningConfig(
                 f"--max_tokens {self.max_tokens} is less than --max_seq_length {self.max_seq_length}: the longest "
                 "sequence would fit into no micro-batch. Raise the one or lower the other."
             )
+        if self.benchmark_batches and not self.do_predict:
+            yield "--benchmark_batches times predictions: give --do_predict."
         if self.early_stopping_patience is not None and not self.do_eval:
             yield "--early_stopping_patience wants evaluations to judge by: give --do_eval."
+
+    def missing_files(self, train: Path | None, val: Path | None, test: Path | None) -> Iterator[str]:
+        """Say which of a task's files is missing for what shall be done."""
+        for does, flag, file, name in (
+            (self.do_train, "--do_train", train, "--train_file"),
+            (self.do_eval, "--do_eval", val, "--val_file"),
+            (self.do_predict, "--do_predict", test, "--test_file"),
+        ):
+            if does and file is None:
+                yield f"{name} is missing: {flag} needs it."
 
     def hints(self) -> Hints:
         """Return what the options say about a source that does not hold its own shape and vocabulary."""

@@ -9,6 +9,7 @@ from bert_pytorch.finetuning.batches import passes
 from bert_pytorch.finetuning.config import FinetuningConfig
 from bert_pytorch.models.inputs import PackedBatch
 from bert_pytorch.models.tasks import TaskModel
+from bert_pytorch.records import MicroBatch
 from bert_pytorch.runtime.distributed import World
 from bert_pytorch.runtime.precision import Precision
 from bert_pytorch.tasks.features import Features
@@ -49,15 +50,18 @@ def predict(
                     return None
                 if not len(batch.sequences):
                     continue
-                with precision.autocast():
-                    scores = model(PackedBatch.from_numpy(batch.inputs, device))
-                by_sequence = scores.float().cpu().numpy()
-                if model.task == "sequence_classification":
-                    parts = list(by_sequence)
-                else:
-                    parts = np.split(by_sequence, batch.inputs.cu_seqlens[1:-1])
-                mine += zip(batch.sequences.tolist(), parts, strict=True)
+                mine += zip(batch.sequences.tolist(), scores_of(model, batch.inputs, device, precision), strict=True)
     finally:
         model.train(was_training)
     gathered = world.gather(mine)
     return [scores for _, scores in sorted((pair for one in gathered for pair in one), key=lambda pair: pair[0])]
+
+
+def scores_of(model: TaskModel, batch: MicroBatch, device: torch.device, precision: Precision) -> list[np.ndarray]:
+    """Return the scores of each sequence of a batch, float32, once the device has them."""
+    with precision.autocast():
+        scores = model(PackedBatch.from_numpy(batch, device))
+    by_sequence = scores.float().cpu().numpy()
+    if model.task == "sequence_classification":
+        return list(by_sequence)
+    return np.split(by_sequence, batch.cu_seqlens[1:-1])

@@ -10,6 +10,7 @@ from bert_pytorch.config.command_line import Resolved
 from bert_pytorch.downloads.named_models import local_source
 from bert_pytorch.finetuning.beginning import read_beginning
 from bert_pytorch.finetuning.config import FinetuningConfig
+from bert_pytorch.finetuning.latency import benchmark_inference
 from bert_pytorch.finetuning.results import CURVES, RESULTS, evaluate_and_predict
 from bert_pytorch.finetuning.session import CHECKPOINTS, TaskKind, build_on_device, open_session
 from bert_pytorch.finetuning.training import train_task
@@ -61,7 +62,7 @@ def finetune(resolved: Resolved[C], world: World, kind: TaskKind) -> EndReason:
         world.on_first(lambda: write_run_config(record, resolved, model.config.model_dump(mode="json"), world.size))
         if config.do_train and (reason := train_task(session, model)) != "finished":
             return reason
-        done = evaluate_and_predict(session, model)
+        done = evaluate_and_predict(session, model) and benchmark_inference(session, model)
     return "finished" if done else ("time_limit" if stop.reason() == "time_limit" else "signal")
 
 

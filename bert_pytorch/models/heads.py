@@ -7,11 +7,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bert_pytorch.kernels.chunked_cross_entropy import chunked_cross_entropy
 from bert_pytorch.kernels.cpu import takes_cpu_kernels
 from bert_pytorch.kernels.cross_entropy import linear_cross_entropy
 from bert_pytorch.models.config import Activation, ModelConfig
 from bert_pytorch.models.layers import Linear, activation_of, layer_norm
 from bert_pytorch.models.losses import cross_entropy_sum
+
+WHOLE_SCORES = 2**31
+"""Bytes of float32 scores above which the loss takes them in pieces; torch holds three to four tensors of that size."""
+
+
+def compute_dtype(tensor: Tensor) -> torch.dtype:
+    """Return the dtype in which autocast would multiply a tensor."""
+    kind = tensor.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else tensor.dtype
 
 
 class Transform(nn.Module):
@@ -59,6 +69,11 @@ class MaskedTokenHead(nn.Module):
         if takes_cpu_kernels(hidden):
             transformed = self.transform(hidden)
             return linear_cross_entropy(transformed, word_embeddings, self._padded_bias(word_embeddings), labels)
+        if torch.is_grad_enabled() and 4 * len(hidden) * len(word_embeddings) > WHOLE_SCORES:
+            transformed = self.transform(hidden)
+            dtype = compute_dtype(transformed)
+            bias = self._padded_bias(word_embeddings)
+            return chunked_cross_entropy(transformed.to(dtype), word_embeddings.to(dtype), bias, labels)
         return cross_entropy_sum(self(hidden, word_embeddings), labels)
 
     def _padded_bias(self, word_embeddings: Tensor) -> Tensor:

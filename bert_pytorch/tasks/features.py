@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bert_pytorch.files import atomic_path
+from bert_pytorch.records import MicroBatch
 from bert_pytorch.tokenization.flat import FlatTokens
 from bert_pytorch.tokenization.tokenizer import Tokenizer
 
@@ -47,6 +48,40 @@ class Features(NamedTuple):
     def lengths(self) -> np.ndarray:
         """int64 (n,), tokens of each sequence."""
         return np.diff(self.cu_seqlens)
+
+
+class Packed(NamedTuple):
+    """Some sequences of a part, end to end."""
+
+    inputs: MicroBatch
+    """B sequences of T tokens, nothing masked."""
+    tokens: np.ndarray
+    """int64 (T,), place of each token in the part."""
+
+
+def packed(features: Features, sequences: np.ndarray) -> Packed:
+    """Lay chosen sequences end to end.
+
+    Args:
+        features: of the part.
+        sequences: int64 (B,), in any order; B may be 0.
+    """
+    lengths = features.lengths[sequences]
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    positions = np.arange(starts[-1]) - np.repeat(starts[:-1], lengths)
+    tokens = np.repeat(features.cu_seqlens[:-1][sequences], lengths) + positions
+    in_b = positions >= np.repeat(features.segment_b_starts[sequences], lengths)
+    none = np.zeros(0, np.int64)
+    inputs = MicroBatch(
+        input_ids=features.input_ids[tokens],
+        token_type_ids=in_b.astype(np.int32),
+        position_ids=positions.astype(np.int32),
+        cu_seqlens=starts.astype(np.int32),
+        masked_positions=none,
+        labels=none,
+        next_sentence_labels=None,
+    )
+    return Packed(inputs, tokens)
 
 
 def sequence_features(

@@ -1,7 +1,8 @@
 """What tasks over whole sequences share: their three losses, and scores turned into predictions."""
 # B sequences, L classes
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,3 +44,26 @@ def probabilities(problem: Problem, scores: np.ndarray) -> np.ndarray:
     """Return each class's probability, float64 (n, L): softmax, or by itself for several classes at once."""
     values = torch.from_numpy(scores)
     return (values.sigmoid() if problem == "multi_label" else values.softmax(dim=1)).numpy()
+
+
+def predictions(
+    problem: Problem, label_names: Sequence[str], scores: np.ndarray, threshold: float
+) -> Iterator[dict[str, Any]]:
+    """Yield what is said of each sequence, as it stands in files of predictions.
+
+    Args:
+        problem: which.
+        label_names: L of them.
+        scores: float64 (n, L).
+        threshold: probability from which on one of several classes is said.
+    """
+    chances = probabilities(problem, scores).tolist()
+    for row, likely in zip(scores, chances, strict=True):
+        by_name = dict(zip(label_names, (round(chance, 6) for chance in likely), strict=True))
+        if problem == "regression":
+            yield {"value": float(row[0])}
+        elif problem == "multi_label":
+            said = [name for name, chance in zip(label_names, likely, strict=True) if chance >= threshold]
+            yield {"labels": said, "probabilities": by_name}
+        else:
+            yield {"label": label_names[int(row.argmax())], "probabilities": by_name}

@@ -35,7 +35,7 @@ def encode_flat_reference(backend: tokenizers.Tokenizer, texts: Sequence[str]) -
         try:
             encodings = backend.encode_batch_fast(batch, add_special_tokens=False)
         except TypeError:  # what the library makes of a surrogate
-            encodings = backend.encode_batch_fast(list(map(_without_surrogates, batch)), add_special_tokens=False)
+            encodings = backend.encode_batch_fast(list(map(without_surrogates, batch)), add_special_tokens=False)
         lists = [encoding.ids for encoding in encodings]
         counts += map(len, lists)
         arrays.append(np.fromiter(itertools.chain.from_iterable(lists), np.int32))
@@ -53,5 +53,6 @@ def batches(texts: Sequence[str], characters: int) -> Iterator[Sequence[str]]:
             yield texts[start:stop]
 
 
-def _without_surrogates(text: str) -> str:
+def without_surrogates(text: str) -> str:
+    """Return text that can be written: lone surrogates are U+FFFD."""
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

@@ -19,6 +19,7 @@ from bert_pytorch.files import atomic_write_json, atomic_write_text
 from bert_pytorch.records import Vocabulary
 from bert_pytorch.tokenization.fast import FastEncoder
 from bert_pytorch.tokenization.flat import FlatTokens, encode_flat_reference
+from bert_pytorch.tokenization.placed import PlacedTokens, encode_placed
 from bert_pytorch.vocabulary import (
     CONTINUATION,
     MERGES_TEXT,
@@ -62,6 +63,10 @@ class Tokenizer:
         if self._fast_encoder is not None:
             return self._fast_encoder.encode_flat(texts)
         return encode_flat_reference(self._backend, texts)
+
+    def encode_placed(self, texts: Sequence[str]) -> PlacedTokens:
+        """Encode as `encode_flat` does, and say which characters of its text each token stands for."""
+        return encode_placed(self._backend, texts)
 
     @cached_property
     def _fast_encoder(self) -> FastEncoder | None:

@@ -10,7 +10,7 @@ LEVELS: dict[int, tuple[str, ...]] = {
     5: ("pretraining", "finetuning", "inference", "corpus", "report"),
     4: ("tasks", "training", "interop", "downloads"),
     3: ("data", "models", "optim", "tracking"),
-    2: ("tokenization", "shards", "checkpoints", "kernels", "runtime", "remote", "columnar"),
+    2: ("tokenization", "shards", "checkpoints", "kernels", "runtime", "remote", "columnar", "workers"),
     1: ("config", "files", "progress", "vocabulary", "documents"),
     0: ("errors", "records"),
 }
@@ -20,8 +20,9 @@ LEVEL_OF = {room: level for level, rooms in LEVELS.items() for room in rooms}
 
 WITHOUT_TORCH = (
     *("corpus", "tokenization", "shards", "config", "records", "errors", "files", "progress", "vocabulary", "launch"),
-    *("remote", "downloads", "inspect", "columnar"),
+    *("remote", "downloads", "inspect", "columnar", "workers"),
     *("data.masking", "data.packing", "data.sampling", "data.remote", "data.texts"),
+    *("tasks.ner.conll", "tasks.ner.schemes", "tasks.ner.labels", "tasks.ner.windows", "tasks.ner.metrics"),
 )
 """Corpora are built on login nodes, where torch may be absent and is slow to load."""
 

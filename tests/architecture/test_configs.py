@@ -79,6 +79,18 @@ def test_a_shipped_pretraining_configuration_loads_and_names_a_shipped_model_or_
         load_model_config(resolved.settings.model_config_file)
 
 
+@pytest.mark.parametrize("path", shipped(CONFIG / "finetuning"), ids=name_of)
+def test_a_shipped_finetuning_configuration_loads_in_its_program(path):
+    from bert_pytorch.config.command_line import parse_settings
+    from bert_pytorch.finetuning.ner import NerRunConfig
+
+    programs = {"ner": NerRunConfig}
+    words = ["--config_file", str(path), "--init_checkpoint", "encoder", "--output_dir", "run"]
+    words += ["--do_train", "--train_file", "train"]
+    resolved = parse_settings(programs[path.stem.partition("_")[0]], words, program="test", description="test")
+    assert {resolved.origins[key] for key in read_mapping(path)} == {str(path)}
+
+
 def test_the_shipped_json_is_written_in_one_form():
     """Indented JSON with one key a line, so that a difference between two runs' files is a line."""
     for path in (path for path in shipped(CONFIG) if path.suffix == ".json"):

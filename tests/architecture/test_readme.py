@@ -21,7 +21,7 @@ from tests.support.readme import Block, bash_blocks
 from tests.support.runs import metrics
 
 README = REPOSITORY / "README.md"
-NEVER_SKIPPED = {"quickstart", "own-corpus", "continued-encoder", "classifier", "glue"}
+NEVER_SKIPPED = {"quickstart", "own-corpus", "continued-encoder", "classifier", "glue", "entities"}
 REVIEWS = 100
 SECONDS_PER_COMMAND = 600
 
@@ -44,6 +44,12 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         rows = csv.writer(file)
         rows.writerow(["id", "text"])
         rows.writerows(enumerate(real_texts("movie_reviews", REVIEWS)))
+    (folder / "my_texts.txt").write_text(
+        "\n".join(" ".join(text.split()[:100]) for text in real_texts("movie_reviews", 20))
+    )
+    for name, part in (("train", "eng.train"), ("val", "eng.testa")):
+        sentences = shared_data("ner", "conll2003", part).read_text(encoding="utf-8").split("\n\n")[:120]
+        (folder / f"entities_{name}.conll").write_text("\n\n".join(sentences), encoding="utf-8")
     shutil.copytree(real_encoder(), folder / "my_encoder")
     for name, part in (("my_labelled", slice(0, 40)), ("my_labelled_val", slice(40, 55))):
         with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bert_pytorch.corpus.executors.dask_checks import check_workers, digest_of_code, files_of
-from bert_pytorch.corpus.executors.tasks import Outcome, WorkerLostError, perform
 from bert_pytorch.errors import MissingDependencyError, WorkerError
 from bert_pytorch.files import admit_workers
+from bert_pytorch.workers.executor import Outcome, WorkerLostError, perform
 
 if TYPE_CHECKING:
     from distributed import Client, Future

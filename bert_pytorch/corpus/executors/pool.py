@@ -14,8 +14,6 @@ from pydantic import Field
 
 from bert_pytorch.config.settings import Settings
 from bert_pytorch.corpus.executors.dask_pool import DaskPool, check_scheduler
-from bert_pytorch.corpus.executors.local_pool import LocalPool
-from bert_pytorch.corpus.executors.tasks import Executor, InProcess, WorkerLostError
 from bert_pytorch.errors import (
     BertPytorchError,
     ConfigError,
@@ -25,6 +23,8 @@ from bert_pytorch.errors import (
     explain_os_error,
 )
 from bert_pytorch.progress import Progress
+from bert_pytorch.workers.executor import Executor, InProcess, WorkerLostError
+from bert_pytorch.workers.local_pool import LocalPool
 
 logger = logging.getLogger(__name__)
 

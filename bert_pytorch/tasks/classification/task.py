@@ -23,7 +23,7 @@ from bert_pytorch.tasks.classification.plots import save_confusion_matrix
 from bert_pytorch.tasks.classification.reading import Examples, read_examples
 from bert_pytorch.tasks.features import Features, sequence_features
 from bert_pytorch.tasks.problems import PROBLEM_TYPES, Problem, problem_of
-from bert_pytorch.tasks.scoring import loss_sum, probabilities, stacked
+from bert_pytorch.tasks.scoring import loss_sum, predictions, probabilities, stacked
 from bert_pytorch.tasks.task import TRAIN, Settled
 from bert_pytorch.tokenization.tokenizer import Tokenizer
 
@@ -127,22 +127,10 @@ class ClassificationTask:
     def write_predictions(self, part: str, features: Features, scores: Sequence[np.ndarray], folder: Path) -> None:
         """Write `predictions.jsonl`: one object an example, in the order of the file."""
         lines = self._read(part).lines
-        objects = ({"line": line, **self._predicted(row)} for line, row in zip(lines, stacked(scores), strict=True))
+        predicted = predictions(self.problem, self.label_names, stacked(scores), self._config.threshold)
+        objects = ({"line": line, **value} for line, value in zip(lines, predicted, strict=True))
         text = "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in objects)
         atomic_write_text(folder / PREDICTIONS, text)
-
-    def _predicted(self, scores: np.ndarray) -> dict[str, Any]:
-        if self.problem == "regression":
-            return {"value": float(scores[0])}
-        chances = probabilities(self.problem, scores[None])[0].tolist()
-        by_name = dict(zip(self.label_names, (round(chance, 6) for chance in chances), strict=True))
-        if self.problem == "multi_label":
-            found = [name for name, chance in zip(self.label_names, chances, strict=True) if self._says(chance)]
-            return {"labels": found, "probabilities": by_name}
-        return {"label": self.label_names[int(scores.argmax())], "probabilities": by_name}
-
-    def _says(self, chance: float) -> bool:
-        return chance >= self._config.threshold
 
     def _metrics(self, labels: np.ndarray, scores: np.ndarray) -> dict[str, float]:
         if self.problem == "regression":

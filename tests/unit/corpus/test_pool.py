@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 import pytest
 
 from bert_pytorch.corpus.builds import Build
-from bert_pytorch.corpus.executors import local_pool
 from bert_pytorch.corpus.executors import pool as pool_module
 from bert_pytorch.corpus.executors.pool import PoolConfig, run_tasks
 from bert_pytorch.errors import ConfigError, InputError, MissingDependencyError, WorkerError
 from bert_pytorch.files import atomic_path, exclusive_lock
 from bert_pytorch.progress import Progress
+from bert_pytorch.workers import local_pool
 from tests.support.dask_cluster import wait_until
 from tests.support.data import REPOSITORY
 

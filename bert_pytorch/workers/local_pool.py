@@ -16,9 +16,9 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
-from bert_pytorch.corpus.executors.tasks import Outcome, WorkerLostError, perform, portable
 from bert_pytorch.errors import WorkerError
 from bert_pytorch.files import admit_workers
+from bert_pytorch.workers.executor import Outcome, WorkerLostError, perform, portable
 
 _READY = "ready"
 _SECONDS_TO_END = 5.0

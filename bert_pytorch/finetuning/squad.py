@@ -1,0 +1,49 @@
+"""`run_squad.py`: the engine with questions about passages."""
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+from pydantic import Field
+
+from bert_pytorch.finetuning.config import FinetuningConfig
+from bert_pytorch.finetuning.main import main_of
+from bert_pytorch.finetuning.session import TaskKind
+from bert_pytorch.tasks.squad.config import SquadConfig
+from bert_pytorch.tasks.squad.task import SquadTask
+from bert_pytorch.tasks.task import Settled
+from bert_pytorch.tokenization.tokenizer import Tokenizer
+
+PROGRAM = "run_squad.py"
+DESCRIPTION = "Fine-tune on SQuAD 1.1 or 2.0, answer questions, and score the answers by the official definition."
+
+
+class SquadProgramConfig(SquadConfig, FinetuningConfig):
+    """All keys of `run_squad.py`."""
+
+    max_seq_length: int = Field(384, ge=8)
+    """Tokens of a window at most: question, part of the passage and three special tokens."""
+    renamed_flags: ClassVar[dict[str, str]] = {
+        "amp": "--fp16",
+        "loss_scale": "nothing: --fp16 scales the loss by itself",
+    }
+
+    def combination_problems(self) -> Iterator[str]:
+        """Say which file is missing."""
+        yield from super().combination_problems()
+        if self.do_train and not self.train_file:
+            yield "--train_file is missing: --do_train needs it, JSON of SQuAD's layout."
+        if (self.do_eval or self.do_predict) and not self.predict_file:
+            yield "--predict_file is missing: --do_eval and --do_predict need it, JSON of SQuAD's layout."
+
+
+def build(config: SquadProgramConfig, tokenizer: Tokenizer, settled: Settled | None) -> SquadTask:
+    """Make the task; a model that was trained before says nothing that its files must follow."""
+    return SquadTask(config, tokenizer, trains=config.do_train, evaluates=config.do_eval, predicts=config.do_predict)
+
+
+KIND = TaskKind("question_answering", build)
+
+
+def main() -> int:
+    """Run the program; returns its exit code."""
+    return main_of(SquadProgramConfig, KIND, program=PROGRAM, description=DESCRIPTION)

@@ -1,0 +1,1 @@
+"""Named entities: CoNLL files, tag schemes, windows of long sentences, scores by entity."""
