@@ -58,6 +58,9 @@ def run_all(
         failures = _Crew(config, parallel, mnli_init, stop).work(runs)
         if failures:
             raise BertPytorchError(f"{len(failures)} of {len(runs)} runs failed:\n" + "\n".join(failures))
+        if config.do_train and config.steps is not None:
+            logger.info("no table: these sessions ended by --steps; start again without it")
+            return
         if config.do_eval:
             table = summary(output_dir, tasks, seeds)
             atomic_write_json(output_dir / TABLE, table)

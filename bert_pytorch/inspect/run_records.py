@@ -60,6 +60,10 @@ def find_update(run: Path, step: int) -> RecordedUpdate:
         number = row.whole("step")
         if row.event in ("train", "end"):
             last = max(last, number)
+        if row.event == "start" and not {"data", "phase_start"} & row.values.keys():
+            raise InputError(
+                f"{run}: it is a fine-tuning run, whose sequences stand in its task's files in their order."
+            )
         if row.event == "start" and number < step:
             start, known_step, known_position = row, number, row.whole("samples")
             excluded = [Exclusion(number, name) for name in row.texts("excluded_shards")]

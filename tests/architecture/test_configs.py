@@ -82,12 +82,28 @@ def test_a_shipped_pretraining_configuration_loads_and_names_a_shipped_model_or_
 @pytest.mark.parametrize("path", shipped(CONFIG / "finetuning"), ids=name_of)
 def test_a_shipped_finetuning_configuration_loads_in_its_program(path):
     from bert_pytorch.config.command_line import parse_settings
+    from bert_pytorch.finetuning.glue import GlueRunConfig
     from bert_pytorch.finetuning.ner import NerRunConfig
+    from bert_pytorch.finetuning.squad import SquadProgramConfig
 
-    programs = {"ner": NerRunConfig}
-    words = ["--config_file", str(path), "--init_checkpoint", "encoder", "--output_dir", "run"]
-    words += ["--do_train", "--train_file", "train"]
-    resolved = parse_settings(programs[path.stem.partition("_")[0]], words, program="test", description="test")
+    file = ["--train_file", "train"]
+    programs = {
+        "ner": (NerRunConfig, file),
+        "squad": (SquadProgramConfig, file),
+        "glue": (GlueRunConfig, ["--task_name", "all", "--data_dir", "glue"]),
+    }
+    settings, own_words = programs[path.stem.partition("_")[0]]
+    words = [
+        "--config_file",
+        str(path),
+        "--init_checkpoint",
+        "encoder",
+        "--output_dir",
+        "run",
+        "--do_train",
+        *own_words,
+    ]
+    resolved = parse_settings(settings, words, program="test", description="test")
     assert {resolved.origins[key] for key in read_mapping(path)} == {str(path)}
 
 

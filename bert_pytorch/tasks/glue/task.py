@@ -61,7 +61,8 @@ class GlueTask:
         self.label_names = self.layout.labels
         if settled is not None:
             self.label_names = settled.labels
-            if set(settled.labels) != set(self.layout.labels):
+            other_number = self.layout.problem == "regression" and len(settled.labels) == 1
+            if set(settled.labels) != set(self.layout.labels) and not other_number:
                 found, wanted = ", ".join(settled.labels), ", ".join(self.layout.labels)
                 raise ConfigError(f"--task_name {name}", [f"the model's labels are {found}, the task's {wanted}."])
         self.exported = {"problem_type": PROBLEM_TYPES[self.layout.problem], "finetuning_task": name}

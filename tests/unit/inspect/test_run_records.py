@@ -112,3 +112,9 @@ def test_a_torn_last_line_counts_for_nothing(tmp_path: Path) -> None:
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"event": "train", "step": 10, "sam')
     assert find_update(tmp_path, 9).known_position == 0
+
+
+def test_a_fine_tuning_run_is_told_apart(tmp_path: Path) -> None:
+    row = {"event": "start", "step": 0, "samples": 0, "world_size": 1, "lowercase": True, "sequences": 9}
+    with pytest.raises(InputError, match="it is a fine-tuning run"):
+        find_update(write(tmp_path, row), 1)

@@ -96,6 +96,7 @@ def test_labels_stand_in_the_order_of_the_model_that_is_evaluated(glue: Path) ->
     assert ours is not None
     assert theirs is not None
     assert [order[number] for number in ours] == [other.label_names[number] for number in theirs]
+    assert task_for("sts-b", glue, Settled(("LABEL_0",), {})).label_names == ("LABEL_0",)
     with pytest.raises(ConfigError, match="the model's labels are LABEL_0, LABEL_1"):
         task_for("rte", glue, Settled(("LABEL_0", "LABEL_1"), {}))
 

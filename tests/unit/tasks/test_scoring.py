@@ -1,10 +1,12 @@
 """Losses as sums and counts, against torch's own means."""
 
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 
 from bert_pytorch.tasks.classification.labels import balanced_weights
+from bert_pytorch.tasks.problems import problem_of
 from bert_pytorch.tasks.scoring import loss_sum
 
 
@@ -31,3 +33,19 @@ def test_no_sequences_give_a_loss_of_zero_with_a_gradient() -> None:
         loss.backward()
         assert loss.item() == 0.0
         assert scores.grad is not None
+
+
+@pytest.mark.parametrize(
+    ("problem_type", "labels", "problem"),
+    [
+        ("regression", 1, "regression"),
+        ("multi_label_classification", 3, "multi_label"),
+        ("single_label_classification", 2, "single_label"),
+        (None, 1, "regression"),
+        (None, 3, "single_label"),
+    ],
+)
+def test_a_model_that_does_not_say_its_problem_is_taken_as_transformers_takes_it(
+    problem_type: str | None, labels: int, problem: str
+) -> None:
+    assert problem_of(problem_type, labels) == problem
