@@ -109,8 +109,8 @@ def _task_of(values: Mapping[str, Any], folder: Path) -> Task:
             return task
     wanted = ", ".join(f"…{end}" for end in CLASSES.values())
     problem = (
-        f'"architectures": found {architectures!r}, wanted one of {wanted}. A model without a task\'s head is fine-tuned '
-        "first (run_squad.py, …)."
+        f'"architectures": found {architectures!r}, wanted one of {wanted}. A model without a task\'s head is '
+        "fine-tuned first (run_squad.py, …)."
     )
     raise ConfigError(str(folder / CONFIG), [problem])
 
