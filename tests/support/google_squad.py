@@ -143,3 +143,26 @@ def rank(windows: list[Window], scores: list[list[tuple[float, float]]], n_best:
                     spans.append(Span(first, last, logits[start][0], logits[end][1]))
     assert null is not None
     return Ranking(sorted(spans, key=lambda span: -(span.start_logit + span.end_logit)), null)
+
+
+def final_text(tokenizer: Tokenizer, passage: Passage, first: int, last: int) -> str:
+    """Return the text of a span of tokens: within its words, what is left when both are compared without spaces."""
+    words = " ".join(passage.words[passage.word_of_token[first] : passage.word_of_token[last] + 1])
+    predicted = " ".join(passage.tokens[first : last + 1]).replace(" ##", "").replace("##", "")
+    split = " ".join(basic_tokens(tokenizer, words))
+    start = split.find(predicted)
+    if start < 0:
+        return words
+    end = start + len(predicted) - 1
+    ours = [index for index, character in enumerate(split) if character != " "]
+    theirs = [index for index, character in enumerate(words) if character != " "]
+    if len(ours) != len(theirs):
+        return words
+    place = dict(zip(ours, theirs, strict=True))
+    return words[place[start] : place[end] + 1]
+
+
+def basic_tokens(tokenizer: Tokenizer, text: str) -> list[str]:
+    """Split at spaces and punctuation, lower-cased without accents, as before WordPiece."""
+    backend = tokenizer._backend
+    return [piece for piece, _ in backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(text))]
