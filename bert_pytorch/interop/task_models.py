@@ -108,12 +108,8 @@ def _task_of(values: Mapping[str, Any], folder: Path) -> Task:
                 raise ConfigError(str(folder / CONFIG), ['"classifier_pooling": only "cls" is computed here.'])
             return task
     wanted = ", ".join(f"…{end}" for end in CLASSES.values())
-    raise ConfigError(
-        str(folder / CONFIG),
-        [
-            f'"architectures": found {architectures!r}, wanted one of {wanted}. Without a task\'s head, fine-tune it first (run_squad.py, …).'
-        ],
-    )
+    problem = f'"architectures": found {architectures!r}, wanted one of {wanted}; without a head, fine-tune it first.'
+    raise ConfigError(str(folder / CONFIG), [problem])
 
 
 def _labels_of(values: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
