@@ -108,7 +108,10 @@ def _task_of(values: Mapping[str, Any], folder: Path) -> Task:
                 raise ConfigError(str(folder / CONFIG), ['"classifier_pooling": only "cls" is computed here.'])
             return task
     wanted = ", ".join(f"…{end}" for end in CLASSES.values())
-    problem = f'"architectures": found {architectures!r}, wanted one of {wanted}; without a head, fine-tune it first.'
+    problem = (
+        f'"architectures": found {architectures!r}, wanted one of {wanted}. A model without a task\'s head is '
+        "fine-tuned first (run_squad.py, …)."
+    )
     raise ConfigError(str(folder / CONFIG), [problem])
 
 
