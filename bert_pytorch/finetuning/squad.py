@@ -1,6 +1,7 @@
 """`run_squad.py`: the engine with questions about passages."""
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 from pydantic import Field
@@ -8,16 +9,18 @@ from pydantic import Field
 from bert_pytorch.finetuning.config import FinetuningConfig
 from bert_pytorch.finetuning.main import main_of
 from bert_pytorch.finetuning.session import TaskKind
-from bert_pytorch.tasks.squad.config import SquadConfig
+from bert_pytorch.tasks.squad.config import EXPORTED_KEY, SquadConfig
 from bert_pytorch.tasks.squad.task import SquadTask
 from bert_pytorch.tasks.task import Settled
 from bert_pytorch.tokenization.tokenizer import Tokenizer
+
+logger = logging.getLogger(__name__)
 
 PROGRAM = "run_squad.py"
 DESCRIPTION = "Fine-tune on SQuAD 1.1 or 2.0, answer questions, and score the answers by the official definition."
 
 
-class SquadProgramConfig(SquadConfig, FinetuningConfig):
+class SquadRunConfig(SquadConfig, FinetuningConfig):
     """All keys of `run_squad.py`."""
 
     max_seq_length: int = Field(384, ge=8)
@@ -36,8 +39,13 @@ class SquadProgramConfig(SquadConfig, FinetuningConfig):
             yield "--predict_file is missing: --do_eval and --do_predict need it, JSON of SQuAD's layout."
 
 
-def build(config: SquadProgramConfig, tokenizer: Tokenizer, settled: Settled | None) -> SquadTask:
-    """Make the task; a model that was trained before says nothing that its files must follow."""
+def build(config: SquadRunConfig, tokenizer: Tokenizer, settled: Settled | None) -> SquadTask:
+    """Make the task; warns where it is not used as the model was."""
+    trained = settled.exported.get(EXPORTED_KEY) if settled is not None else None
+    if isinstance(trained, Mapping):
+        for name in ("version_2_with_negative", "max_seq_length", "doc_stride"):
+            if (before := trained.get(name)) not in (None, now := getattr(config, name)):
+                logger.warning("--%s is %s; the model was trained with %s", name, now, before)
     return SquadTask(config, tokenizer, trains=config.do_train, evaluates=config.do_eval, predicts=config.do_predict)
 
 
@@ -46,4 +54,4 @@ KIND = TaskKind("question_answering", build)
 
 def main() -> int:
     """Run the program; returns its exit code."""
-    return main_of(SquadProgramConfig, KIND, program=PROGRAM, description=DESCRIPTION)
+    return main_of(SquadRunConfig, KIND, program=PROGRAM, description=DESCRIPTION)

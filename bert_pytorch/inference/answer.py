@@ -79,6 +79,6 @@ def open_answerer(config: AnswerCommandConfig) -> Answerer:
 def answer(config: AnswerCommandConfig, program: str) -> None:
     """Write a line for each question: the answer, where it stands, and its probability among the candidates."""
     with json_lines(config.output_file) as write:
-        for text, record in predictions(config, open_answerer, texts=read_questions(config)):
+        for text, record in predictions(config, open_answerer, read_questions(config)):
             name = {} if text.id is None else {"id": text.id}
             write({**name, "question": text.text, **record})

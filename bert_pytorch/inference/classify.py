@@ -14,7 +14,7 @@ from bert_pytorch.inference.predicting import (
     predictions,
     runner_of,
 )
-from bert_pytorch.inference.texts import Text
+from bert_pytorch.inference.texts import Text, read_texts
 from bert_pytorch.interop.task_models import LoadedTaskModel
 from bert_pytorch.tasks import scoring
 from bert_pytorch.tasks.problems import problem_of
@@ -58,6 +58,6 @@ def open_classifier(config: ClassifyConfig) -> Classifier:
 def classify(config: ClassifyConfig, program: str) -> None:
     """Write a line for each text: its class and the probability of each, or a number."""
     with json_lines(config.output_file) as write:
-        for text, result in predictions(config, open_classifier, pairs=config.pairs):
+        for text, result in predictions(config, open_classifier, read_texts(config, pairs=config.pairs)):
             pair = {} if text.pair is None else {"text_pair": text.pair}
             write({"text": text.text, **pair, **result})

@@ -13,7 +13,7 @@ from torch import Tensor
 from bert_pytorch.inference.batches import Runner
 from bert_pytorch.inference.output import growing_array, json_lines
 from bert_pytorch.inference.predicting import PredictConfig, fitting_features, predictions, runner_of
-from bert_pytorch.inference.texts import Text
+from bert_pytorch.inference.texts import Text, read_texts
 from bert_pytorch.interop.sources import LoadedModel, load_model
 from bert_pytorch.models.inputs import PackedBatch
 from bert_pytorch.tokenization.tokenizer import tokenizer_from_vocabulary
@@ -71,7 +71,7 @@ def open_embedder(config: EmbedConfig) -> Embedder:
 
 def embed(config: EmbedConfig, program: str) -> None:
     """Write a line for each text, or a row of an array where the output file is a `.npy`."""
-    results = predictions(config, open_embedder)
+    results = predictions(config, open_embedder, read_texts(config))
     if config.output_file is not None and config.output_file.suffix == ".npy":
         with growing_array(config.output_file) as add:
             for _, vector in results:

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from bert_pytorch.errors import BertPytorchError, ConfigError, InputError, report
 from bert_pytorch.inference.batches import Runner
-from bert_pytorch.inference.texts import Text, TextsConfig, read_texts
+from bert_pytorch.inference.texts import Text, TextsConfig
 from bert_pytorch.interop.task_models import CLASSES, LoadedTaskModel, load_task_model, task_folder
 from bert_pytorch.models.tasks import Task
 from bert_pytorch.runtime.device import DeviceConfig, choose_device
@@ -24,10 +24,8 @@ from bert_pytorch.workers.ordered import map_in_order
 
 logger = logging.getLogger(__name__)
 
-BLOCK_TEXTS = 512
-"""Texts that are computed together, sorted by length; what is in memory at once."""
 BLOCK_CHARACTERS = 1 << 20
-"""Fewer texts where they are long."""
+"""A block of texts is full from so many on."""
 
 _ANY_LENGTH = 1 << 40
 
@@ -41,6 +39,8 @@ class PredictConfig(TextsConfig, PrecisionConfig):
     """Where results go, written whole or not at all; standard output by default."""
     max_tokens: int = Field(8192, ge=1)
     """Tokens of texts computed together."""
+    block_texts: int = Field(512, ge=1)
+    """Texts read before any is answered, of which batches are made; 1 answers a pipe line by line."""
     processes: int = Field(1, ge=1)
     """Processes that compute, on a CPU; each has the whole model."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -84,11 +84,7 @@ class _Work:
 
 
 def predictions(
-    config: Config,
-    opener: Callable[[Config], Predictor],
-    *,
-    pairs: bool = False,
-    texts: Iterator[Text] | None = None,
+    config: Config, opener: Callable[[Config], Predictor], texts: Iterable[Text]
 ) -> Iterator[tuple[Text, Any]]:
     """Yield each text with its result, in order; memory does not depend on how many there are.
 
@@ -97,21 +93,19 @@ def predictions(
     Args:
         config: of the command.
         opener: a function of a module, so that it can be sent to a process.
-        pairs: whether each text is two.
-        texts: what is predicted, where `read_texts` does not read it.
+        texts: read as they are needed.
 
     Raises:
         InputError: at the first text that cannot be predicted, or if the checkpoint cannot be used.
         ConfigError: if the checkpoint is of another task.
     """
     predictor = opener(config)  # here, whatever will compute: what is wrong with the checkpoint is told at once
-    texts = read_texts(config, pairs=pairs) if texts is None else texts
     if config.is_interactive:
         yield from _one_by_one(texts, predictor)
         return
     work = predictor if config.processes == 1 else _Work(opener, config)
     del predictor
-    ahead, behind = itertools.tee(blocks_of(texts))
+    ahead, behind = itertools.tee(blocks_of(texts, config.block_texts))
     for block, results in zip(behind, map_in_order(work, ahead, config.processes), strict=True):
         yield from zip(block, results, strict=True)
 
@@ -126,14 +120,14 @@ def _one_by_one(texts: Iterable[Text], predictor: Predictor) -> Iterator[tuple[T
             yield text, result
 
 
-def blocks_of(texts: Iterable[Text]) -> Iterator[list[Text]]:
-    """Yield texts in blocks that bound memory."""
+def blocks_of(texts: Iterable[Text], most: int) -> Iterator[list[Text]]:
+    """Yield texts in blocks of at most so many, fewer where they are long, that bound memory."""
     block: list[Text] = []
     characters = 0
     for text in texts:
         block.append(text)
         characters += len(text.text) + len(text.pair or "")
-        if len(block) == BLOCK_TEXTS or characters >= BLOCK_CHARACTERS:
+        if len(block) == most or characters >= BLOCK_CHARACTERS:
             yield block
             block, characters = [], 0
     if block:

@@ -9,7 +9,7 @@ import numpy as np
 from bert_pytorch.inference.batches import Runner
 from bert_pytorch.inference.output import json_lines
 from bert_pytorch.inference.predicting import PredictConfig, open_task_model, predictions, runner_of
-from bert_pytorch.inference.texts import Text
+from bert_pytorch.inference.texts import Text, read_texts
 from bert_pytorch.inference.words import Word, words_apart_by_spaces, words_of
 from bert_pytorch.interop.task_models import LoadedTaskModel
 from bert_pytorch.tasks.features import Features
@@ -81,7 +81,7 @@ def open_tagger(config: TagConfig) -> Tagger:
 def tag(config: TagConfig, program: str) -> None:
     """Write a line for each text: its words, their tags, and the entities with their places."""
     with json_lines(config.output_file) as write:
-        for text, tagged in predictions(config, open_tagger):
+        for text, tagged in predictions(config, open_tagger, read_texts(config)):
             write(_record(text.text, tagged))
 
 

@@ -108,7 +108,11 @@ def _task_of(values: Mapping[str, Any], folder: Path) -> Task:
                 raise ConfigError(str(folder / CONFIG), ['"classifier_pooling": only "cls" is computed here.'])
             return task
     wanted = ", ".join(f"…{end}" for end in CLASSES.values())
-    raise ConfigError(str(folder / CONFIG), [f'"architectures": found {architectures!r}, wanted one of {wanted}.'])
+    problem = (
+        f'"architectures": found {architectures!r}, wanted one of {wanted}. A model without a task\'s head is '
+        "fine-tuned first (run_squad.py, …)."
+    )
+    raise ConfigError(str(folder / CONFIG), [problem])
 
 
 def _labels_of(values: Mapping[str, Any], folder: Path) -> tuple[str, ...]:

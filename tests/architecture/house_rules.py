@@ -23,6 +23,7 @@ WITHOUT_TORCH = (
     *("remote", "downloads", "inspect", "columnar", "workers"),
     *("data.masking", "data.packing", "data.sampling", "data.remote", "data.texts"),
     *("tasks.ner.conll", "tasks.ner.schemes", "tasks.ner.labels", "tasks.ner.windows", "tasks.ner.metrics"),
+    *("tasks.squad.files", "tasks.squad.windows", "tasks.squad.spans", "tasks.squad.answers", "tasks.squad.metrics"),
 )
 """Corpora are built on login nodes, where torch may be absent and is slow to load."""
 

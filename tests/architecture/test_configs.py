@@ -84,12 +84,12 @@ def test_a_shipped_finetuning_configuration_loads_in_its_program(path):
     from bert_pytorch.config.command_line import parse_settings
     from bert_pytorch.finetuning.glue import GlueRunConfig
     from bert_pytorch.finetuning.ner import NerRunConfig
-    from bert_pytorch.finetuning.squad import SquadProgramConfig
+    from bert_pytorch.finetuning.squad import SquadRunConfig
 
     file = ["--train_file", "train"]
     programs = {
         "ner": (NerRunConfig, file),
-        "squad": (SquadProgramConfig, file),
+        "squad": (SquadRunConfig, file),
         "glue": (GlueRunConfig, ["--task_name", "all", "--data_dir", "glue"]),
     }
     settings, own_words = programs[path.stem.partition("_")[0]]

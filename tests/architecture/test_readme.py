@@ -21,7 +21,7 @@ from tests.support.readme import Block, bash_blocks
 from tests.support.runs import metrics
 
 README = REPOSITORY / "README.md"
-NEVER_SKIPPED = {"quickstart", "own-corpus", "continued-encoder", "classifier", "glue", "entities"}
+NEVER_SKIPPED = {"quickstart", "own-corpus", "continued-encoder", "classifier", "glue", "entities", "squad"}
 REVIEWS = 100
 SECONDS_PER_COMMAND = 600
 
@@ -58,6 +58,10 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             for label, source in (("review", "movie_reviews"), ("address", "inaugural")):
                 rows.writerows([text[:600], label] for text in real_texts(source, 55)[part])
     shutil.copytree(shared_data("glue"), folder / "glue")
+    article = json.loads(shared_data("squad", "notre_dame.json").read_text(encoding="utf-8"))["data"][0]["paragraphs"]
+    for name, paragraphs in (("train", article[:20]), ("dev", article[20:25])):
+        content = {"data": [{"title": name, "paragraphs": paragraphs}]}
+        (folder / f"squad_{name}.json").write_text(json.dumps(content), encoding="utf-8")
     yield folder
     shutil.rmtree(folder)
 

@@ -58,12 +58,19 @@ def test_version_2_is_learnt_and_its_model_answers_alone(encoder: Path, tmp_path
     for name in ("predictions.json", "nbest_predictions.json"):
         assert read(alone / name).keys() == read(run / name).keys()
     assert read(alone / "predictions.json") == predictions
+    assert "the model was trained with" not in outcome.err
     strict = squad_here(
         init_checkpoint=run, do_eval=True, do_predict=True, predict_file=held_out, output_dir=alone, **shape,
         null_score_diff_threshold=-1000,
     )  # fmt: skip
     assert strict.code == 0, strict.err
     assert set(read(alone / "predictions.json").values()) == {""}
+    shape["version_2_with_negative"] = False
+    outcome = squad_here(
+        init_checkpoint=run, do_predict=True, predict_file=held_out, output_dir=tmp_path / "1", **shape
+    )
+    assert "" not in read(tmp_path / "1" / "predictions.json").values()
+    assert "--version_2_with_negative is False; the model was trained with True" in outcome.err
     assert read(alone / "eval_results.json")["exact_match"] == 50
 
 

@@ -1,5 +1,6 @@
 """SQuAD's files: the shared ones, and small ones written for a test; running run_squad.py on them."""
 
+import functools
 import json
 import random
 from pathlib import Path
@@ -18,6 +19,7 @@ def article(name: str) -> SquadSet:
     return read_squad([shared_data("squad", f"{name}.json")])
 
 
+@functools.cache
 def real_tokenizer() -> Tokenizer:
     return load_tokenizer(shared_data("vocab", "bert-base-uncased-vocab.txt"))
 

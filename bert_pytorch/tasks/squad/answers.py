@@ -155,20 +155,13 @@ def _places(spans: _Spans, passages: PlacedTokens, passage: int) -> list[tuple[i
 
 
 def _prediction(spans: _Spans, places: list[tuple[int, int]], passage: str, config: AnswerConfig) -> Prediction:
-    """Rank the spans of one question and, in version 2, none: each text once."""
+    """Rank the spans of one question and, in version 2, none."""
+    texts = [passage[start:end] for start, end in places]
     logits = np.concatenate([spans.logits, spans.null[None]])
-    texts = [*(passage[start:end] for start, end in places), ""]
-    totals, null = logits.sum(axis=1), len(places)
-    allowed = [*map(bool, texts[:-1]), config.version_2_with_negative]  # byte-level BPE has tokens of spaces alone
-    order = [index for index in np.argsort(-totals, kind="stable").tolist() if allowed[index]]
-    best = next((index for index in order if index != null), None)
-    ranked: dict[str, int] = {}
-    for index in order:
-        ranked.setdefault(texts[index], index)
-        if len(ranked) == config.n_best_size:
-            break
-    if config.version_2_with_negative:
-        ranked.setdefault("", null)
+    totals, null = logits.sum(axis=1), len(texts)
+    order = [index for index in np.argsort(-totals, kind="stable").tolist() if index == null or texts[index]]
+    best = next((index for index in order if index != null), None)  # byte-level BPE has spans of spaces alone
+    ranked = _each_text_once([*texts, ""], order, config)
     if not ranked:
         return Prediction("", None, (Candidate(NOTHING, 1.0, 0.0, 0.0),), 0.0)
     chosen = list(ranked.values())
@@ -182,6 +175,24 @@ def _prediction(spans: _Spans, places: list[tuple[int, int]], passage: str, conf
     if best is None:
         return Prediction("", None, candidates, null_odds)
     return Prediction(texts[best], places[best], candidates, null_odds)
+
+
+def _each_text_once(texts: list[str], order: list[int], config: AnswerConfig) -> dict[str, int]:
+    """Return the first `n_best_size` different texts by rank and where they stand in `texts`, whose last is none.
+
+    In version 2 none is among them, behind the others where it is not as good; in version 1.1 never.
+    """
+    null = len(texts) - 1
+    ranked: dict[str, int] = {}
+    for index in order:
+        if index == null and not config.version_2_with_negative:
+            continue
+        ranked.setdefault(texts[index], index)
+        if len(ranked) == config.n_best_size:
+            break
+    if config.version_2_with_negative:
+        ranked.setdefault("", null)
+    return ranked
 
 
 def _write(path: Path, content: dict[str, object]) -> None:

@@ -1,6 +1,8 @@
 """Embeddings against sentence-transformers and transformers, with real weights; batches, processes and files."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import transformers
 
 from bert_pytorch.interop.huggingface import export_huggingface
 from bert_pytorch.models.bert import BertForPreTraining
-from tests.support.data import real_encoder
+from tests.support.data import REPOSITORY, real_encoder
 from tests.support.packed_batches import small_config
 from tests.support.vocabularies import small_vocabulary
 
@@ -95,6 +97,19 @@ def test_what_is_typed_is_answered_line_by_line(folder: Path, run) -> None:
     assert outcome.err.count("text> ") == 5
     assert outcome.err.count("error:") == 1
     assert outcome.code == 0
+
+
+def test_a_pipe_is_answered_line_by_line_where_that_is_asked_for(folder: Path) -> None:
+    argv = [sys.executable, "-m", "bert_pytorch.predict", "embed", "--checkpoint", folder, "--block_texts", "1"]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=REPOSITORY, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for text in ("the", "paris"):  # the second is written when the first is answered
+            process.stdin.write(f"{text}\n")
+            process.stdin.flush()
+            assert json.loads(process.stdout.readline())["text"] == text
+        process.stdin.close()
+        assert process.wait() == 0
 
 
 BAD = [

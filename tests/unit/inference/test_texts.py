@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bert_pytorch.errors import InputError
-from bert_pytorch.inference.predicting import BLOCK_TEXTS, blocks_of
+from bert_pytorch.inference.predicting import blocks_of
 from bert_pytorch.inference.texts import Text, TextsConfig, read_texts
 
 
@@ -70,10 +70,10 @@ def test_two_sources_at_once_are_refused() -> None:
 
 
 def test_blocks_are_bounded_by_texts_and_characters() -> None:
-    short = [Text("a", None, "")] * (2 * BLOCK_TEXTS + 1)
-    assert [len(block) for block in blocks_of(short)] == [BLOCK_TEXTS, BLOCK_TEXTS, 1]
+    short = [Text("a", None, "")] * 17
+    assert [len(block) for block in blocks_of(short, 8)] == [8, 8, 1]
     long = [Text("a" * (1 << 19), "b" * (1 << 18), "")] * 5
-    assert [len(block) for block in blocks_of(long)] == [2, 2, 1]
+    assert [len(block) for block in blocks_of(long, 8)] == [2, 2, 1]
 
 
 def test_a_pipe_is_read_as_far_as_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:

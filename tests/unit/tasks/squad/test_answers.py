@@ -19,7 +19,7 @@ from tests.support.vocabularies import small_vocabulary
 SMALL = Tokenizer(small_vocabulary())
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def tokenizer() -> Tokenizer:
     return real_tokenizer()
 

@@ -121,6 +121,9 @@ def test_answers_outside_their_passage_are_left_out_and_told_once(tmp_path, capl
     (record,) = caplog.records
     assert "4 of 5 answers do not stand" in record.message
     assert "'bad': wanted '1895' from character 30 on, found 'in 1'" in record.message
+    caplog.clear()
+    training_set(read_squad([path]), False, verbose=True)
+    assert [repr(q["id"]) in r.message for q, r in zip(questions[1:], caplog.records, strict=True)] == [True] * 4
 
 
 def test_a_file_whose_answers_are_all_elsewhere_is_refused(tmp_path):

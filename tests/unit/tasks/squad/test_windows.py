@@ -4,14 +4,13 @@ import numpy as np
 import pytest
 
 from bert_pytorch.errors import ConfigError
-from bert_pytorch.records import Vocabulary
 from bert_pytorch.tasks.squad.files import Question, SquadSet, read_squad
 from bert_pytorch.tasks.squad.spans import TrainingSet, targets_of, training_set, window_labels
 from bert_pytorch.tasks.squad.windows import WindowConfig, is_max_context, plan_windows, tokenized, window_features
 from bert_pytorch.tokenization.tokenizer import Tokenizer
 from tests.support import google_squad
 from tests.support.squad_files import ARTICLES, article, question, real_tokenizer, write_squad
-from tests.support.vocabularies import small_byte_bpe, small_vocabulary
+from tests.support.vocabularies import small_vocabulary
 
 SHAPES = [
     WindowConfig(),
@@ -21,7 +20,7 @@ SHAPES = [
 ]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def tokenizer() -> Tokenizer:
     return real_tokenizer()
 
@@ -130,20 +129,6 @@ def test_awkward_lengths_are_cut_as_google_cuts_them():
             ]
             assert [s.tolist() for s in sequences] == [w.ids for w in wanted]
             assert np.bincount(windows.questions).min() == 1  # a passage without a token has a window too
-
-
-@pytest.mark.parametrize("prefix", [True, False])
-def test_byte_level_bpe_gives_back_the_characters_of_an_answer(prefix: bool):
-    vocabulary: Vocabulary = small_byte_bpe(False, prefix)
-    tokenizer = Tokenizer(vocabulary)
-    passage = "the king of 東京 sang  Café songs"
-    placed = tokenizer.encode_placed([passage])
-    assert placed.ids.tolist() == tokenizer.encode_flat([passage]).ids.tolist()
-    words = {passage[a:b] for a, b in zip(placed.starts, placed.ends, strict=True)}
-    assert {"the", "東", "京", "é", ""} <= words
-    assert not any(word != word.strip() for word in words)
-    assert np.all(np.diff(placed.starts) >= 0)
-    assert np.all(np.diff(placed.ends) >= 0)
 
 
 @pytest.mark.parametrize("length", [60, 67])
