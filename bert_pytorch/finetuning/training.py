@@ -44,7 +44,7 @@ class Learner(NamedTuple):
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     best: Best | None
-    """None where nothing is evaluated."""
+    """None where evaluations decide nothing."""
     progress: Progress
 
 
@@ -80,7 +80,8 @@ def _learner(session: Session, model: TaskModel) -> Learner:
         config, model.named_parameters(), layer_decay=config.layer_decay, layers=model.config.num_hidden_layers
     )
     scaler = session.precision.gradient_scaler()
-    best = Best(session.task.best_metric, config.early_stopping_patience) if config.do_eval else None
+    judged = config.do_eval and (config.keep_best or config.early_stopping_patience is not None)
+    best = Best(session.task.best_metric, config.early_stopping_patience) if judged else None
     progress = Progress(0, 0)
     if checkpoint is not None:
         load_optimizer_state(optimizer, checkpoint.optimizer, session.beginning.source)

@@ -71,7 +71,8 @@ def test_several_classes_at_once_and_numbers(encoder: Path, tmp_path: Path) -> N
         "init_checkpoint": encoder, "do_train": True, "do_predict": True, "max_seq_length": 24, "max_steps": 4,
     }  # fmt: skip
     data = write_json_lines(tmp_path / "several.jsonl", several)
-    outcome = classify_here(**flags, train_file=data, test_file=data, output_dir=tmp_path / "several")
+    flags["test_file"] = data
+    outcome = classify_here(**flags, train_file=data, output_dir=tmp_path / "several")
     assert outcome.code == 0, outcome.err
     model = load_task_model(tmp_path / "several" / "model")
     assert model.labels == ("a", "paris", "the")
@@ -80,6 +81,10 @@ def test_several_classes_at_once_and_numbers(encoder: Path, tmp_path: Path) -> N
         assert line["labels"] == [name for name, chance in line["probabilities"].items() if chance >= 0.5]
 
     numbers = write_csv(tmp_path / "numbers.csv", [(text, len(text) / 10) for text in texts], ("text", "size"))
+    refused = classify_here(**flags, train_file=data, class_weights="balanced", output_dir=tmp_path / "refused")
+    assert refused.code == 2
+    assert "--class_weights: found balanced, which is for single_label; this is multi_label" in refused.err
+
     flags |= {"train_file": numbers, "test_file": numbers, "label_column": "size", "problem": "regression"}
     outcome = classify_here(**flags, output_dir=tmp_path / "numbers")
     assert outcome.code == 0, outcome.err

@@ -65,6 +65,9 @@ class ClassificationTask:
         if self.best_metric not in METRICS[self.problem]:
             wanted = ", ".join(METRICS[self.problem])
             raise ConfigError("--best_metric", [f"found {self.best_metric}, {self.problem} has {wanted}."])
+        if config.class_weights != "none" and self.problem != "single_label":
+            problem = f"found {config.class_weights}, which is for single_label; this is {self.problem}. Leave it out."
+            raise ConfigError("--class_weights", [problem])
         self.label_names = self._labels(settled)
         self.exported = {"problem_type": PROBLEM_TYPES[self.problem]}
 
@@ -152,7 +155,7 @@ class ClassificationTask:
 
     @cached_property
     def _class_weights(self) -> np.ndarray | None:
-        if self._config.class_weights == "none" or self.problem != "single_label":
+        if self._config.class_weights == "none":
             return None
         path, examples = self._path(TRAIN), self._read(TRAIN)
         labels = encode(path, examples, self.problem, self._config.label_separator, self.label_names)
