@@ -6,7 +6,7 @@ from bert_pytorch.finetuning.config import FinetuningConfig
 from bert_pytorch.finetuning.main import main_of
 from bert_pytorch.finetuning.session import TaskKind
 from bert_pytorch.tasks.classification.config import ClassificationConfig
-from bert_pytorch.tasks.classification.task import ClassificationTask
+from bert_pytorch.tasks.classification.task import WRITES, ClassificationTask
 from bert_pytorch.tasks.task import Settled
 from bert_pytorch.tokenization.tokenizer import Tokenizer
 
@@ -31,7 +31,7 @@ def build(config: ClassifierConfig, tokenizer: Tokenizer, settled: Settled | Non
     return ClassificationTask(config, tokenizer, config.max_seq_length, settled)
 
 
-KIND = TaskKind("sequence_classification", build)
+KIND = TaskKind("sequence_classification", build, WRITES)
 
 
 def main() -> int:

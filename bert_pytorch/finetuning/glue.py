@@ -15,7 +15,7 @@ from bert_pytorch.finetuning.session import TaskKind
 from bert_pytorch.runtime.distributed import World
 from bert_pytorch.runtime.front_door import run_on_ranks
 from bert_pytorch.tasks.glue.config import GlueConfig
-from bert_pytorch.tasks.glue.task import GlueTask
+from bert_pytorch.tasks.glue.task import SUBMISSIONS, GlueTask
 from bert_pytorch.tasks.task import Settled
 from bert_pytorch.tokenization.tokenizer import Tokenizer
 
@@ -49,7 +49,7 @@ def build(config: GlueRunConfig, tokenizer: Tokenizer, settled: Settled | None) 
     return GlueTask(name, config.data_dir, config.diagnostic_file, tokenizer, config.max_seq_length, settled)
 
 
-KIND = TaskKind("sequence_classification", build)
+KIND = TaskKind("sequence_classification", build, (SUBMISSIONS,))
 
 
 def main() -> int:

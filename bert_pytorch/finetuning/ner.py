@@ -6,7 +6,7 @@ from bert_pytorch.finetuning.config import FinetuningConfig
 from bert_pytorch.finetuning.main import main_of
 from bert_pytorch.finetuning.session import TaskKind
 from bert_pytorch.tasks.ner.config import NerConfig
-from bert_pytorch.tasks.ner.task import TEST, VALIDATION, NerTask
+from bert_pytorch.tasks.ner.task import TEST, VALIDATION, WRITES, NerTask
 from bert_pytorch.tasks.task import TRAIN, Settled
 from bert_pytorch.tokenization.tokenizer import Tokenizer
 
@@ -34,7 +34,7 @@ def build(config: NerRunConfig, tokenizer: Tokenizer, settled: Settled | None) -
     return NerTask(paths, tokenizer, config.max_seq_length, config.labels, settled)
 
 
-KIND = TaskKind("token_classification", build)
+KIND = TaskKind("token_classification", build, WRITES)
 
 
 def main() -> int:

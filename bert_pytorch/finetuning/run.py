@@ -55,9 +55,8 @@ def finetune(resolved: Resolved[C], world: World, kind: TaskKind) -> EndReason:
         session.parts.read_all(world)
         model = world.together(lambda: build_on_device(session))
         if config.overwrite:  # only now: nothing can refuse any more
-            world.on_first(
-                lambda: remove_run(output_dir, config.log_prefix, (CHECKPOINTS, EXPORTED), (RESULTS, CURVES))
-            )
+            written = (CHECKPOINTS, EXPORTED, RESULTS, CURVES, *kind.writes)
+            world.on_first(lambda: remove_run(output_dir, config.log_prefix, written))
         record = output_dir / f"{config.log_prefix}_run_config.json"
         world.on_first(lambda: write_run_config(record, resolved, model.config.model_dump(mode="json"), world.size))
         if config.do_train and (reason := train_task(session, model)) != "finished":

@@ -33,6 +33,8 @@ class TaskKind(NamedTuple):
     build: Callable[[Any, Tokenizer, Settled | None], Task]
     """From the program's configuration, the checkpoint's tokenizer, and what is settled already: by the model that is
     evaluated, or the run that is continued.  None: labels follow from the training file."""
+    writes: tuple[str, ...] = ()
+    """Files and folders in the output folder that the task may write: --overwrite removes them."""
 
 
 class Session(NamedTuple):

@@ -9,6 +9,7 @@ from pydantic import Field
 from bert_pytorch.finetuning.config import FinetuningConfig
 from bert_pytorch.finetuning.main import main_of
 from bert_pytorch.finetuning.session import TaskKind
+from bert_pytorch.tasks.squad.answers import WRITES
 from bert_pytorch.tasks.squad.config import EXPORTED_KEY, SquadConfig
 from bert_pytorch.tasks.squad.task import SquadTask
 from bert_pytorch.tasks.task import Settled
@@ -49,7 +50,7 @@ def build(config: SquadRunConfig, tokenizer: Tokenizer, settled: Settled | None)
     return SquadTask(config, tokenizer, trains=config.do_train, evaluates=config.do_eval, predicts=config.do_predict)
 
 
-KIND = TaskKind("question_answering", build)
+KIND = TaskKind("question_answering", build, WRITES)
 
 
 def main() -> int:

@@ -4,6 +4,7 @@ Corpora are encoded with `encode_flat`: many texts into one array and offsets, n
 `[MASK]` standing in a text is six characters of prose; only `encode_with_masks` reads it as the token.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -53,6 +54,11 @@ class Tokenizer:
     def sha256(self) -> str:
         """The vocabulary's SHA-256 (`vocabulary_sha256`)."""
         return vocabulary_sha256(self.vocabulary)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all that decides how it encodes: tokens, casing, normalisation, merges."""
+        return hashlib.sha256(self._backend.to_str().encode()).hexdigest()
 
     def encode_flat(self, texts: Sequence[str]) -> FlatTokens:
         """Encode texts without special tokens; the names of special tokens in them are ordinary text.

@@ -30,20 +30,19 @@ def claim_folder(
     return CheckpointStore(output_dir / checkpoints, keep_checkpoints)
 
 
-def remove_run(output_dir: Path, log_prefix: str, folders: Iterable[str], files: Iterable[str] = ()) -> None:
+def remove_run(output_dir: Path, log_prefix: str, names: Iterable[str]) -> None:
     """Remove what a run wrote and nothing else: the folder may hold other things of its owner.
 
     Args:
         output_dir: the run's folder.
         log_prefix: of the session that begins; its console log, open already, is emptied instead.
-        folders: names of those that the run wrote beside its metrics.
-        files: names of further files.
+        names: of files and folders that the run wrote beside its metrics.
     """
-    for folder in (*folders, TENSORBOARD_FOLDER):
-        if (output_dir / folder).exists():
-            shutil.rmtree(output_dir / folder)
-    for name in (METRICS_FILE, *files):
-        (output_dir / name).unlink(missing_ok=True)
+    for name in (*names, TENSORBOARD_FOLDER, METRICS_FILE):
+        if (output_dir / name).is_dir():
+            shutil.rmtree(output_dir / name)
+        else:
+            (output_dir / name).unlink(missing_ok=True)
     for record in output_dir.glob("*_run_config.json"):
         prefix = record.name.removesuffix("_run_config.json")
         for ending in ("_metrics.csv", "_run_config.json", *([".txt"] if prefix != log_prefix else [])):

@@ -60,6 +60,15 @@ def test_metrics_pictures_and_predictions_of_classes_in_tsv(encoder: Path, tmp_p
     for picture in ("confusion_matrix.png", "test_confusion_matrix.png", "curves.png"):
         assert (tmp_path / "run" / picture).read_bytes().startswith(b"\x89PNG")
     assert load_task_model(tmp_path / "run" / "model").labels == ("0", "1", "2")
+    (tmp_path / "run" / "mine.txt").write_text("kept")
+    outcome = classify_here(
+        init_checkpoint=encoder, do_train=True, train_file=data, text_column="question", label_column="class",
+        max_seq_length=24, max_steps=1, output_dir=tmp_path / "run", overwrite=True,
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.err
+    left = {path.name for path in (tmp_path / "run").iterdir()}
+    assert "mine.txt" in left
+    assert not left & {"predictions.jsonl", "confusion_matrix.png", "test_confusion_matrix.png", "eval_results.json"}
 
 
 def test_several_classes_at_once_and_numbers(encoder: Path, tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 VALIDATION, TEST = "validation", "test"
 PREDICTIONS, PICTURE = "predictions.jsonl", "confusion_matrix.png"
+WRITES = PREDICTIONS, PICTURE, f"test_{PICTURE}"
 METRICS: dict[Problem, tuple[str, ...]] = {
     "single_label": ("accuracy", "f1", "mcc"),
     "multi_label": ("f1", "accuracy"),
@@ -89,7 +90,7 @@ class ClassificationTask:
             "columns": [config.text_column, config.text_pair_column, config.label_column],
             "labels": [self.problem, config.label_separator, *self.label_names],
             "max_seq_length": self._max_seq_length,
-            "tokenizer": self._tokenizer.sha256,
+            "tokenizer": self._tokenizer.fingerprint,
         }
 
     def loss_sum(self, scores: Tensor, labels: Tensor, batch: PackedBatch) -> Tensor:

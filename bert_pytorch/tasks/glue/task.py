@@ -84,7 +84,7 @@ class GlueTask:
             "file": sha256_of(self._path(part)) if self._path(part).is_file() else None,
             "labels": list(self.label_names),
             "max_seq_length": self._max_seq_length,
-            "tokenizer": self._tokenizer.sha256,
+            "tokenizer": self._tokenizer.fingerprint,
         }
 
     def loss_sum(self, scores: Tensor, labels: Tensor, batch: PackedBatch) -> Tensor:

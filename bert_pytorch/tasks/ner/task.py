@@ -27,6 +27,7 @@ from bert_pytorch.tokenization.tokenizer import Tokenizer
 logger = logging.getLogger(__name__)
 
 VALIDATION, TEST = "val", "test"
+WRITES = tuple(f"{part}_{name}" for part in (VALIDATION, TEST) for name in ("entities.txt", "predictions.conll"))
 
 FEATURES_VERSION = 1
 """Raised when `features` changes."""
@@ -90,7 +91,7 @@ class NerTask:
             "file": hashlib.sha256("\n".join(file.lines).encode()).hexdigest(),
             "labels": list(self.label_names),
             "max_seq_length": self._max_seq_length,
-            "tokenizer": self._tokenizer.sha256,
+            "tokenizer": self._tokenizer.fingerprint,
         }
 
     def loss_sum(self, scores: Tensor, labels: Tensor, batch: PackedBatch) -> Tensor:

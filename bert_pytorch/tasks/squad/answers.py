@@ -18,6 +18,7 @@ from bert_pytorch.tasks.squad.windows import TokenizedQuestions, Windows, is_max
 from bert_pytorch.tokenization.placed import PlacedTokens
 
 PREDICTIONS, N_BEST, NULL_ODDS = "predictions.json", "nbest_predictions.json", "null_odds.json"
+WRITES = PREDICTIONS, N_BEST, NULL_ODDS
 NOTHING = "empty"
 """What the official files say where version 1.1 finds no span at all."""
 

@@ -92,7 +92,7 @@ class SquadTask:
             "files": [sha256_of(path) for path in (config.train_file if part == TRAIN else config.predict_file)],
             "windows": {name: getattr(config, name) for name in WindowConfig.model_fields},
             "version_2": config.version_2_with_negative,
-            "tokenizer": [self._tokenizer.sha256, self._tokenizer.vocabulary.lowercase],
+            "tokenizer": self._tokenizer.fingerprint,
         }
 
     def loss_sum(self, scores: Tensor, labels: Tensor, batch: PackedBatch) -> Tensor:

@@ -151,3 +151,10 @@ def test_missing_vocabularies_are_named(tmp_path: Path) -> None:
         load_tokenizer(tmp_path)
     with pytest.raises(InputError, match="no such vocabulary"):
         load_tokenizer(tmp_path / "vocab.txt")
+
+
+def test_the_fingerprint_tells_casings_of_one_vocabulary_apart() -> None:
+    cased = WORDS._replace(lowercase=False)
+    assert Tokenizer(WORDS).sha256 == Tokenizer(cased).sha256
+    assert Tokenizer(WORDS).fingerprint != Tokenizer(cased).fingerprint
+    assert Tokenizer(WORDS).fingerprint == Tokenizer(WORDS).fingerprint
