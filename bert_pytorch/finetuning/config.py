@@ -13,6 +13,7 @@ from bert_pytorch.optim.schedules import ScheduleConfig
 from bert_pytorch.runtime.compilation import CompileConfig
 from bert_pytorch.runtime.device import DeviceConfig
 from bert_pytorch.runtime.precision import PrecisionConfig
+from bert_pytorch.runtime.rendezvous import RendezvousConfig
 from bert_pytorch.tracking.config import TrackingConfig
 
 _RESUMING = "nothing: a second start in the same --output_dir continues by itself"
@@ -24,6 +25,7 @@ class FinetuningConfig(
     PrecisionConfig,
     CompileConfig,
     DeviceConfig,
+    RendezvousConfig,
     ScheduleConfig,
     OptimizerConfig,
 ):

@@ -15,6 +15,7 @@ from bert_pytorch.optim.schedules import ScheduleConfig
 from bert_pytorch.runtime.compilation import CompileConfig
 from bert_pytorch.runtime.device import DeviceConfig
 from bert_pytorch.runtime.precision import PrecisionConfig
+from bert_pytorch.runtime.rendezvous import RendezvousConfig
 from bert_pytorch.tracking.config import TrackingConfig
 
 _RESUMING = "nothing: a second start in the same --output_dir continues by itself"
@@ -26,6 +27,7 @@ class PretrainingConfig(
     PrecisionConfig,
     CompileConfig,
     DeviceConfig,
+    RendezvousConfig,
     DataConfig,
     ScheduleConfig,
     OptimizerConfig,

@@ -7,7 +7,7 @@ of a model for data parallelism.  With one process nothing here communicates.
 import contextlib
 import datetime
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar, cast
 
 import torch
@@ -15,21 +15,25 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from bert_pytorch.errors import EXIT_FAILED, BertPytorchError, ConfigError, ToldElsewhereError, explain_os_error
+from bert_pytorch.errors import EXIT_FAILED, BertPytorchError, ToldElsewhereError, explain_os_error
+from bert_pytorch.runtime.ranks import Ranks, discover_ranks, find_meeting
+from bert_pytorch.runtime.rendezvous import RendezvousConfig, meet
 
 T = TypeVar("T")
 Sortable = TypeVar("Sortable", str, tuple[str, str])
 
-RENDEZVOUS_TIMEOUT = datetime.timedelta(minutes=10)
+COLLECTIVE_TIMEOUT = datetime.timedelta(minutes=10)
 
 
 class World:
     """One rank's view of all processes of a run."""
 
-    def __init__(self, rank: int = 0, size: int = 1, local_rank: int = 0) -> None:
-        self.rank = rank
-        self.size = size
-        self.local_rank = local_rank
+    def __init__(self, ranks: Ranks = Ranks(), how: RendezvousConfig = RendezvousConfig()) -> None:  # noqa: B008
+        self.rank = ranks.rank
+        self.size = ranks.size
+        self.local_rank = ranks.local_rank
+        self._ranks = ranks
+        self._how = how
         self._control: dist.ProcessGroup | None = None
 
     @property
@@ -38,13 +42,19 @@ class World:
         return self.rank == 0
 
     def connect(self, device: torch.device) -> None:
-        """Join the other ranks: NCCL for CUDA tensors, gloo for host numbers and for CPU tensors."""
+        """Join the other ranks: NCCL for CUDA tensors, gloo for host numbers and for CPU tensors.
+
+        Raises:
+            BertPytorchError: if not all come within `--rendezvous_timeout_minutes`.
+        """
         if self.size == 1:
             return
+        meeting = find_meeting(os.environ, self._ranks, self._how.init_method)
+        store = meet(meeting, self._ranks, os.environ, self._how.rendezvous_timeout_minutes * 60)
         backend = "nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, rank=self.rank, world_size=self.size, timeout=RENDEZVOUS_TIMEOUT)
+        dist.init_process_group(backend, store=store, rank=self.rank, world_size=self.size, timeout=COLLECTIVE_TIMEOUT)
         # Host numbers go over gloo, so that agreeing on them never waits for the device.
-        self._control = dist.new_group(backend="gloo", timeout=RENDEZVOUS_TIMEOUT)
+        self._control = dist.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
 
     def disconnect(self) -> None:
         """Leave the group of ranks."""
@@ -179,29 +189,10 @@ def sync_gradients(model: nn.Module, *, only_if: bool) -> Iterator[None]:
             yield
 
 
-def discover_world(environment: Mapping[str, str] = os.environ) -> World:
-    """Read this process's rank from torchrun's variables; without them the run is one process.
+def discover_world(how: RendezvousConfig) -> World:
+    """Read this process's rank from what started it; without a starter the run is one process.
 
     Raises:
-        ConfigError: if only some of the variables are set, or one is not a number.
+        ConfigError: if only some of a starter's variables are set, or one is not a number.
     """
-    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-    if not any(name in environment for name in names[:2]):
-        return World()
-    try:
-        rank, size, local_rank = (int(environment[name]) for name in names)
-    except KeyError as error:
-        found = ", ".join(f"{name}={environment[name]}" for name in names if name in environment)
-        problem = f"found {found} but no {error.args[0]}; start the run with torchrun, which sets all of them."
-        raise ConfigError("environment", [problem]) from None
-    except ValueError:
-        found = ", ".join(f"{name}={environment[name]!r}" for name in names)
-        raise ConfigError("environment", [f"found {found}, wanted whole numbers; torchrun sets them."]) from None
-    problems = [
-        f"{name} is missing; torchrun sets it." for name in ("MASTER_ADDR", "MASTER_PORT") if name not in environment
-    ]
-    if not 0 <= rank < size:
-        problems.append(f"RANK={rank} is outside 0 to WORLD_SIZE - 1 = {size - 1}.")
-    if size > 1 and problems:
-        raise ConfigError("environment", problems)
-    return World(rank, size, local_rank)
+    return World(discover_ranks(os.environ, how.init_method), how)
