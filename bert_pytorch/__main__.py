@@ -7,6 +7,10 @@ TOOLS = (
     ("./scripts/create_datasets.sh", "a corpus from your own text: vocabulary and shards"),
     ("python -m bert_pytorch.corpus", "the stages of that one by one: format, vocab, encode, verify, stats"),
     ("python run_pretraining.py", "pretrain, continue, or only evaluate"),
+    (
+        "./scripts/launch/torchrun.sh",
+        "any program here on all GPUs, machines or a job; beside it scripts for schedulers",
+    ),
     ("python -m bert_pytorch.inspect", "look inside a shard: its header, and rows with their masks marked"),
     ("python -m bert_pytorch.convert", "weights in and out: Hugging Face, NVIDIA's and the fork's checkpoints, ONNX"),
     ("python -m bert_pytorch.predict", "use a model: fill masks, answer questions, tag, classify and embed texts"),

@@ -1,0 +1,1 @@
+"""Starting a program on all machines of a job: from a scheduler's variables to torchrun on each of them."""

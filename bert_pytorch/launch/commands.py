@@ -1,0 +1,67 @@
+"""From an allocation to command lines: lists of words, never a text that a shell reads."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bert_pytorch.launch.allocation import Allocation
+from bert_pytorch.launch.config import LaunchConfig
+
+NODE_PROGRAM = Path(__file__).with_name("on_node.py")
+SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
+"""What torchrun passes on to its processes; SIGUSR1 is what srun and mpiexec pass on without ending the job."""
+
+
+def torchrun_words(
+    config: LaunchConfig, allocation: Allocation, program: Sequence[str], python: str = sys.executable
+) -> list[str]:
+    """Return the command that each machine runs.
+
+    Args:
+        config: the launcher's options.
+        allocation: what the job has.
+        program: the script and its options.
+        python: the interpreter, at the same path on all machines.
+    """
+    words = [python, "-m", "torch.distributed.run", f"--nproc_per_node={allocation.processes}"]
+    if allocation.nodes:
+        words += [
+            f"--nnodes={len(allocation.nodes)}",
+            "--rdzv_backend=c10d",
+            f"--rdzv_endpoint={allocation.nodes[0]}:{allocation.port}",
+            f"--rdzv_id={allocation.job}",
+            f"--rdzv_conf=join_timeout={round(config.join_minutes * 60)}",
+        ]
+    else:
+        words.append("--standalone")  # a free port, so that several fit on one machine
+    words += [f"--max_restarts={config.max_restarts}", f"--signals_to_handle={SIGNALS}"]
+    return [*words, f"--shutdown_timeout={config.grace_seconds}", *program]
+
+
+def starting_words(allocation: Allocation, each: Sequence[str], *, open_mpi: bool, cpus: str | None) -> list[str]:
+    """Return the one command by which srun or mpiexec starts `each` once on every machine.
+
+    Args:
+        allocation: what the job has; its `starter` is srun or mpiexec.
+        each: the command of a machine.
+        open_mpi: whether mpiexec is Open MPI's; others take MPICH's options.
+        cpus: SLURM_CPUS_PER_TASK, which srun does not take from its job since SLURM 22.05.
+    """
+    count = str(len(allocation.nodes))
+    if allocation.starter == "srun":
+        words = ["srun", f"--nodes={count}", f"--ntasks={count}", "--ntasks-per-node=1", "--kill-on-bad-exit=0"]
+        words += [f"--nodelist={','.join(allocation.nodes)}"]
+        return [*words, *([f"--cpus-per-task={cpus}"] if cpus else []), *each]
+    if open_mpi:
+        return ["mpiexec", "-np", count, "--host", ",".join(allocation.nodes), "--map-by", "ppr:1:node", *each]
+    return ["mpiexec", "-n", count, "-ppn", "1", *each]
+
+
+def ssh_words(node: str, python: str = sys.executable) -> list[str]:
+    """Return the command that starts `on_node.py` on another machine; what it is to do follows on its input.
+
+    Nothing of a person's reaches the remote shell but the interpreter's and this repository's paths, quoted.
+    """
+    remote = shlex.join([python, str(NODE_PROGRAM)])
+    return ["ssh", "-o", "BatchMode=yes", "-o", "ServerAliveInterval=30", "-T", node, remote]
