@@ -78,8 +78,11 @@ def _commands(config: LaunchConfig, allocation: Allocation, program: Sequence[st
     if allocation.starter == "here":
         return [Command("torchrun", each, signal.SIGTERM)]
     if allocation.starter == "ssh":
-        order = order_for_node(each, Path.cwd(), os.environ)
-        return [Command(node, _reach(node), signal.SIGTERM, order) for node in allocation.nodes]
+        orders = {
+            node: order_for_node(each, Path.cwd(), {**os.environ, "BERT_PYTORCH_NODE": node})
+            for node in allocation.nodes
+        }
+        return [Command(node, _reach(node), signal.SIGTERM, order) for node, order in orders.items()]
     words = starting_words(
         allocation,
         each,

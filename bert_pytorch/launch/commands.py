@@ -8,6 +8,7 @@ from pathlib import Path
 from bert_pytorch.launch.allocation import Allocation
 from bert_pytorch.launch.config import LaunchConfig
 
+ROLL_CALL = Path(__file__).with_name("roll_call.py")
 NODE_PROGRAM = Path(__file__).with_name("on_node.py")
 SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
 """What torchrun passes on to its processes; SIGUSR1 is what srun and mpiexec pass on without ending the job."""
@@ -26,12 +27,15 @@ def torchrun_words(
     """
     words = [python, "-m", "torch.distributed.run", f"--nproc_per_node={allocation.processes}"]
     if allocation.nodes:
+        seconds = round(config.join_minutes * 60)
+        meeting = f"{allocation.nodes[0]}:{allocation.port + 1}"
+        words = [python, str(ROLL_CALL), meeting, str(seconds), ",".join(allocation.nodes), *words]
         words += [
             f"--nnodes={len(allocation.nodes)}",
             "--rdzv_backend=c10d",
             f"--rdzv_endpoint={allocation.nodes[0]}:{allocation.port}",
             f"--rdzv_id={allocation.job}",
-            f"--rdzv_conf=join_timeout={round(config.join_minutes * 60)}",
+            f"--rdzv_conf=join_timeout={max(seconds, 60)}",
         ]
     else:
         words.append("--standalone")  # a free port, so that several fit on one machine

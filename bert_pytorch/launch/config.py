@@ -36,8 +36,9 @@ class LaunchConfig(Settings):
     scheduler gave or this machine has, else 1."""
     start_with: Literal["auto", "srun", "mpiexec", "ssh"] = "auto"
     """How other machines are reached: auto takes srun under SLURM, mpiexec under PBS where there is one, else ssh."""
-    port: int | None = Field(None, ge=1, le=65535)
-    """Port at which machines meet, on the first; by default it follows from the job's number."""
+    port: int | None = Field(None, ge=1, le=65534)
+    """Port at which machines meet, on the first, which uses the next one too; by default it follows from the job's
+    number."""
     max_restarts: int = Field(0, ge=0)
     """How often torchrun starts all processes anew when one fails; they continue from the last checkpoint."""
     join_minutes: float = Field(10, gt=0)

@@ -45,10 +45,10 @@ def words_of_phase(words: Sequence[str], phase: str) -> list[str]:
 def value_of(words: Sequence[str], name: str) -> str | None:
     """Return the value of an option among a script's words, the last if it is given several times."""
     found = None
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for index, word in enumerate(words):
         flag, equals, value = word.partition("=")
         if flag.startswith("--") and flag[2:].replace("-", "_") == name:
-            found = value if equals else following
+            found = value if equals else "".join(words[index + 1 : index + 2])
     return found
 
 

@@ -9,6 +9,15 @@
 # prints the commands.  Modules, conda, venv: environment.sh beside this.
 set -euo pipefail
 
+# A scheduler may run a copy of this file: the repository is where the job was submitted, or $BERT_PYTORCH_HOME.
+submitted="${SLURM_SUBMIT_DIR:-${PBS_O_WORKDIR:-${SGE_O_WORKDIR:-}}}"
+for home in "${BERT_PYTORCH_HOME:-}" "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../.." "$submitted"; do
+    [[ -f "$home/scripts/launch/common.sh" ]] && break
+done
+if [[ ! -f "$home/scripts/launch/common.sh" ]]; then
+    echo "error: the repository was not found. Submit from its folder, or set BERT_PYTORCH_HOME." >&2
+    exit 2
+fi
 # shellcheck source-path=SCRIPTDIR source=common.sh
-source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/common.sh"
+source "$home/scripts/launch/common.sh"
 launch "$@"

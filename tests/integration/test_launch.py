@@ -91,7 +91,7 @@ def test_every_script_passes_words_and_exit_codes_through(name: str, tmp_path: P
     assert told.code == 0, told.err
     assert "--nproc_per_node=3" in told.out
     assert """--log_prefix 'a '"'"'b'"'"' $(id)'""" in told.out
-    wrong = run_program([str(LAUNCH / name), "--nproc_per_node", "none"], **PYTHON)
+    wrong = run_program([str(LAUNCH / name), "--nproc_per_node", "0"], **PYTHON)
     assert wrong.code == 2
 
 

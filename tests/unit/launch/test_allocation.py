@@ -6,7 +6,7 @@ import pytest
 
 from bert_pytorch.errors import ConfigError
 from bert_pytorch.launch.allocation import Allocation, gpus_of_this_machine, read_allocation
-from bert_pytorch.launch.commands import NODE_PROGRAM, ssh_words, starting_words, torchrun_words
+from bert_pytorch.launch.commands import NODE_PROGRAM, ROLL_CALL, ssh_words, starting_words, torchrun_words
 from bert_pytorch.launch.config import LaunchConfig
 from bert_pytorch.runtime.ranks import port_of_job
 
@@ -93,7 +93,8 @@ def test_torchrun_meets_at_the_first_machine_under_the_jobs_number() -> None:
     words = torchrun_words(LaunchConfig(join_minutes=2, max_restarts=3), allocation(SLURM), ["x.py", "a b"], "python")
     assert {"--nnodes=2", f"--rdzv_endpoint=n1:{port_of_job('7')}", "--rdzv_id=7", "--max_restarts=3"} <= set(words)
     assert "--rdzv_conf=join_timeout=120" in words
-    assert words[:3] == ["python", "-m", "torch.distributed.run"]
+    assert words[:5] == ["python", str(ROLL_CALL), f"n1:{port_of_job('7') + 1}", "120", "n1,n2"]
+    assert words[5:8] == ["python", "-m", "torch.distributed.run"]
     assert words[-2:] == ["x.py", "a b"]
 
 

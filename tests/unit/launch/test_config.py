@@ -84,7 +84,7 @@ def test_the_output_folder_is_the_one_that_pretraining_takes(tmp_path: Path) -> 
     assert output_folder(["--config_file", str(config)]) == Path("runs/large")
     assert output_folder([f"--config-file={config}", "--run_name", "x"]) == Path("runs/x")
     assert output_folder([f"--config-file={config}", "--output-dir", "y/{run_name}"]) == Path("y/large")
-    assert output_folder(["--seed", "1"]) is None
+    assert output_folder(["--seed", "1"]) is output_folder(["--output_dir"]) is output_folder([]) is None
 
 
 def test_ends_are_read_with_their_phases_past_a_broken_last_line(tmp_path: Path) -> None:
