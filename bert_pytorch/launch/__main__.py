@@ -86,6 +86,7 @@ def _commands(config: LaunchConfig, allocation: Allocation, program: Sequence[st
     words = starting_words(
         allocation,
         each,
+        grace_seconds=config.grace_seconds,
         open_mpi=allocation.starter == "mpiexec" and _is_open_mpi(),
         cpus=os.environ.get("SLURM_CPUS_PER_TASK"),
     )

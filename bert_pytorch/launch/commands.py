@@ -43,19 +43,23 @@ def torchrun_words(
     return [*words, f"--shutdown_timeout={config.grace_seconds}", *program]
 
 
-def starting_words(allocation: Allocation, each: Sequence[str], *, open_mpi: bool, cpus: str | None) -> list[str]:
+def starting_words(
+    allocation: Allocation, each: Sequence[str], *, grace_seconds: int, open_mpi: bool, cpus: str | None
+) -> list[str]:
     """Return the one command by which srun or mpiexec starts `each` once on every machine.
 
     Args:
         allocation: what the job has; its `starter` is srun or mpiexec.
         each: the command of a machine.
+        grace_seconds: how long SLURM lets the others go on when one has ended.
         open_mpi: whether mpiexec is Open MPI's; others take MPICH's options.
         cpus: SLURM_CPUS_PER_TASK, which srun does not take from its job since SLURM 22.05.
     """
     count = str(len(allocation.nodes))
     if allocation.starter == "srun":
-        words = ["srun", f"--nodes={count}", f"--ntasks={count}", "--ntasks-per-node=1", "--kill-on-bad-exit=0"]
-        words += [f"--nodelist={','.join(allocation.nodes)}"]
+        words = ["srun", f"--nodes={count}", f"--ntasks={count}", "--ntasks-per-node=1"]
+        # A machine that is done with stopping must not end one that still saves; one that failed must not leave others.
+        words += ["--kill-on-bad-exit=0", f"--wait={grace_seconds}", f"--nodelist={','.join(allocation.nodes)}"]
         return [*words, *([f"--cpus-per-task={cpus}"] if cpus else []), *each]
     if open_mpi:
         return ["mpiexec", "-np", count, "--host", ",".join(allocation.nodes), "--map-by", "ppr:1:node", *each]

@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 import time
+import zlib
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -27,7 +28,7 @@ def main(argv: Sequence[str]) -> NoReturn:
     if name == nodes[0] or (name not in nodes and is_here(host)):
         problem = call_roll(int(port), nodes, deadline, seconds)
     else:
-        problem = answer(host, int(port), name, deadline, seconds)
+        problem = answer(host, int(port), f"{greeting_of(nodes)} {name}", deadline, seconds)
     if problem:
         sys.stderr.write(f"error: {name}: {problem}\n")
         sys.exit(1)
@@ -74,8 +75,8 @@ def call_roll(port: int, nodes: Sequence[str], deadline: float, seconds: str) ->
             with contextlib.suppress(OSError, UnicodeDecodeError):
                 guest = held.enter_context(door.accept()[0])
                 guest.settimeout(5)
-                name = guest.makefile("r").readline(LONGEST_LINE).strip()
-                if name and name not in joined:
+                greeting, _, name = guest.makefile("r").readline(LONGEST_LINE).strip().partition(" ")
+                if greeting == greeting_of(nodes) and name not in joined:
                     joined.append(name)
                     guests.append(guest)
         problem = "" if len(joined) == len(nodes) else missing(joined, nodes, seconds)
@@ -85,13 +86,13 @@ def call_roll(port: int, nodes: Sequence[str], deadline: float, seconds: str) ->
     return problem
 
 
-def answer(host: str, port: int, name: str, deadline: float, seconds: str) -> str:
-    """Tell the first machine this one's name and wait for its word; return what is wrong, empty if nothing is."""
+def answer(host: str, port: int, words: str, deadline: float, seconds: str) -> str:
+    """Greet the first machine by name and wait for its word; return what is wrong, empty if nothing is."""
     reason = "nobody answered"
     while time.monotonic() < deadline:
         try:
             with socket.create_connection((host, port), timeout=5) as call:
-                call.sendall(f"{name}\n".encode())
+                call.sendall(f"{words}\n".encode())
                 call.settimeout(
                     max(deadline - time.monotonic(), 0) + 10
                 )  # it tells who is missing when its time is over
@@ -105,6 +106,11 @@ def answer(host: str, port: int, name: str, deadline: float, seconds: str) -> st
         f"did not reach {host}:{port} within {seconds} s ({reason}). Look whether the first machine started, "
         "and whether this one may connect to it."
     )
+
+
+def greeting_of(nodes: Sequence[str]) -> str:
+    """Return a word that tells this job's machines from strays and other jobs that come to the same port."""
+    return f"{zlib.crc32(','.join(nodes).encode()):08x}"
 
 
 def missing(joined: Sequence[str], nodes: Sequence[str], seconds: str) -> str:

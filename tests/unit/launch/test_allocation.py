@@ -105,9 +105,16 @@ def test_one_machine_needs_no_port() -> None:
 
 
 def test_srun_starts_one_task_a_machine() -> None:
-    words = starting_words(allocation(SLURM), ["torchrun", "$(id)"], open_mpi=False, cpus="8")
+    words = starting_words(allocation(SLURM), ["torchrun", "$(id)"], grace_seconds=9, open_mpi=False, cpus="8")
     assert words[0] == "srun"
-    assert {"--nodes=2", "--ntasks=2", "--ntasks-per-node=1", "--nodelist=n1,n2", "--cpus-per-task=8"} <= set(words)
+    assert {
+        "--nodes=2",
+        "--ntasks=2",
+        "--ntasks-per-node=1",
+        "--nodelist=n1,n2",
+        "--cpus-per-task=8",
+        "--wait=9",
+    } <= set(words)
     assert words[-2:] == ["torchrun", "$(id)"]
 
 
@@ -118,7 +125,11 @@ def test_srun_starts_one_task_a_machine() -> None:
 def test_mpiexec_starts_one_process_a_machine(open_mpi: bool, options: list[str]) -> None:
     environment = {"PBS_JOBID": "3", "PBS_NODEFILE": "/spool/nodes"}
     found = allocation(environment, mpiexec=True)
-    assert starting_words(found, ["torchrun"], open_mpi=open_mpi, cpus=None) == ["mpiexec", *options, "torchrun"]
+    assert starting_words(found, ["torchrun"], grace_seconds=9, open_mpi=open_mpi, cpus=None) == [
+        "mpiexec",
+        *options,
+        "torchrun",
+    ]
 
 
 def test_the_remote_shell_gets_two_quoted_paths_and_nothing_else() -> None:

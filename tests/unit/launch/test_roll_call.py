@@ -1,5 +1,7 @@
 """Machines that wait for each other: a process each, on addresses of the loopback."""
 
+import contextlib
+import socket
 import subprocess
 import sys
 import time
@@ -46,6 +48,18 @@ def test_who_does_not_find_the_first_machine_says_where_it_was() -> None:
     code, _, err = outcome(machine("b", port, 0.5, "a,b"))
     assert code == 1
     assert f"b: did not reach 127.0.0.1:{port} within 0.5 s" in err
+
+
+def test_strays_are_not_counted() -> None:
+    (port,) = free_ports(1)
+    first = machine("a", port, 3, "a,b")
+    for words in (b"GET / HTTP/1.1\n", b"\xff\xfe\n", b"00000000 b\n", b""):
+        deadline = time.monotonic() + 2
+        while time.monotonic() < deadline:
+            with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)) as stray:
+                stray.sendall(words)
+                break
+    assert "1 of 2 machines joined" in outcome(first)[2]
 
 
 @pytest.mark.parametrize(
