@@ -31,22 +31,30 @@ over_ssh = pytest.mark.skipif(
 )
 
 
-@pytest.fixture
-def flags(tiny_model: Path, shards64: Path, tmp_path: Path) -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def shared_flags(tiny_model: Path, shards64: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Return a run of three updates; its configuration file keeps the shipped one of BERT-large out."""
-    (tmp_path / "none.json").write_text("{}")
+    config = tmp_path_factory.mktemp("config") / "none.json"
+    config.write_text("{}")
     return {
-        "config_file": tmp_path / "none.json", "input_dir": shards64, "model_config_file": tiny_model, "max_steps": 3,
+        "config_file": config, "input_dir": shards64, "model_config_file": tiny_model, "max_steps": 3,
         "learning_rate": 5e-3, "global_batch_size": 8, "local_batch_size": 4, "max_predictions_per_seq": 10,
     }  # fmt: skip
 
 
 @pytest.fixture
-def reference(flags: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+def flags(shared_flags: dict[str, Any]) -> dict[str, Any]:
+    """Return a copy that a test may change."""
+    return dict(shared_flags)
+
+
+@pytest.fixture(scope="module")
+def reference(shared_flags: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Return the last checkpoint of plain torchrun with two ranks."""
-    done = run_program(torchrun(2, **flags, output_dir=tmp_path / "reference"))
+    folder = tmp_path_factory.mktemp("reference")
+    done = run_program(torchrun(2, **shared_flags, output_dir=folder))
     assert done.code == 0, done.err
-    return checkpoint(tmp_path / "reference", 3)
+    return checkpoint(folder, 3)
 
 
 def assert_equal_to(reference: dict[str, Any], run: Path) -> None:
