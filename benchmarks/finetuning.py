@@ -47,7 +47,8 @@ def compare(name: str, task: BenchmarkTask, options: argparse.Namespace) -> dict
     flags = {
         **files_of(task.program, options.data or real_data(), work), **task.flags, "max_steps": updates,
         "eval_interval": max(1, updates // (options.points or task.points)),
-        "init_checkpoint": options.model or real_model(), "do_train": True, "do_eval": True, "keep_best": False, "device": "cpu", "cache_dir": work / "features",
+        "init_checkpoint": options.model or real_model(), "do_train": True, "do_eval": True, "keep_best": False,
+        "device": "cpu", "cache_dir": work / "features",
     }  # fmt: skip
     runs: Runs = {side: [] for side in SIDES}
     for number, seed in enumerate(options.seeds if task.seeded else options.seeds[:1]):
