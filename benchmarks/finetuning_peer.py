@@ -87,7 +87,9 @@ class SameRates(Trainer):
             number = min(done + 1, num_training_steps)
             return learning_rate_factor(number, max_steps=num_training_steps, config=self._config)
 
-        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, factor)
+        chosen = optimizer or self.optimizer
+        assert chosen is not None
+        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(chosen, factor)
         return self.lr_scheduler
 
     def training_step(self, *arguments: Any, **named: Any) -> torch.Tensor:

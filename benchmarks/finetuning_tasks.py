@@ -41,14 +41,14 @@ TASKS: Mapping[str, BenchmarkTask] = MappingProxyType(
         "conll": BenchmarkTask("ner", {"train_batch_size": 32, "learning_rate": 3e-4}, 120, "f1"),
         "cola": BenchmarkTask("glue", {"task_name": "cola", "train_batch_size": 32, "learning_rate": 1e-4}, 200, "mcc"),
         "sst-2": BenchmarkTask(
-            "glue", {"task_name": "sst-2", "train_batch_size": 32, "learning_rate": 1e-4}, 100, "accuracy"
+            "glue", {"task_name": "sst-2", "train_batch_size": 32, "learning_rate": 1e-4}, 60, "accuracy"
         ),
         "rte": BenchmarkTask(
-            "glue", {"task_name": "rte", "train_batch_size": 16, "learning_rate": 1e-4}, 60, "accuracy",
+            "glue", {"task_name": "rte", "train_batch_size": 16, "learning_rate": 1e-4}, 40, "accuracy",
             points=2, seeded=True,
         ),
         "mrpc": BenchmarkTask(
-            "glue", {"task_name": "mrpc", "train_batch_size": 16, "learning_rate": 1e-4}, 60, "accuracy", ("f1",),
+            "glue", {"task_name": "mrpc", "train_batch_size": 16, "learning_rate": 1e-4}, 40, "accuracy", ("f1",),
             points=2, seeded=True,
         ),
     }

@@ -78,7 +78,7 @@ def test_a_score_is_reached_on_the_line_between_evaluations_and_at_the_first_one
 def run(*points: tuple[float, float]) -> Run:
     seconds = points[-1][0]
     rows = [{"step_seconds": seconds}]
-    return Run(rows, [Point(at, {"f1": score, "accuracy": score / 2}) for at, score in points])
+    return Run(rows, [Point(at, {"f1": score, "accuracy": score / 2}) for at, score in points], 2 * seconds)
 
 
 def test_scores_are_means_with_deviations_and_time_is_told_to_the_lower_final_score() -> None:
@@ -89,7 +89,7 @@ def test_scores_are_means_with_deviations_and_time_is_told_to_the_lower_final_sc
     assert found["scores"] == {"f1": {"ours": [70.0, 14.14], "huggingface": [60.0, 0.0]}}
     assert found["same_score"] == {"score": 60.0, "ours": 1.5, "huggingface": 8.0}
     assert found["same_score_ratio"] == pytest.approx(8 / 1.5, abs=0.01)
-    assert found["ratio"] == 4.0
+    assert found["ratio"] == found["cpu_ratio"] == 4.0
     assert found["seeds"] == 2
 
 
