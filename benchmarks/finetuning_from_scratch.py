@@ -17,8 +17,6 @@ from typing import Any
 from benchmarks.finetuning_sides import Run, train
 from benchmarks.finetuning_tasks import files_of, real_data
 from benchmarks.process_tree import REPOSITORY
-from bert_pytorch.models.config import load_model_config
-from bert_pytorch.models.size import num_parameters
 
 MODELS = ("distilbert_base", "bert_base_uncased", "bert_large_uncased")
 
@@ -42,8 +40,9 @@ def main() -> None:
             flush=True,
         )
         about = {"benchmark": "finetuning_from_scratch", "model": model, "task": options.task}
-        parameters = num_parameters(load_model_config(model))
-        print(json.dumps({**about, "parameters": parameters, "threads": os.cpu_count(), **found}), flush=True)
+        print(
+            json.dumps({**about, "threads": os.cpu_count(), "load": round(os.getloadavg()[0], 1), **found}), flush=True
+        )
 
 
 def rates(run: Run, batch_size: int) -> dict[str, Any]:

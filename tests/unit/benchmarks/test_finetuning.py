@@ -8,6 +8,7 @@ from unittest import mock
 
 import pytest
 
+from benchmarks import finetuning_from_scratch
 from benchmarks.finetuning import main, mean_curve, seconds_until, summed_up
 from benchmarks.finetuning_sides import SIDES, Point, Run, read_run
 from benchmarks.finetuning_tasks import TASKS, split_article
@@ -63,6 +64,22 @@ def test_without_chance_both_sides_have_the_same_losses_and_scores(
     curves = one["curves"]
     assert one["train_seconds"]["ours"] == pytest.approx(curves["ours"][-1][0], abs=0.06)
     assert one["ratio"] == pytest.approx(curves["huggingface"][-1][0] / curves["ours"][-1][0], rel=0.05)
+
+
+def test_a_rate_from_scratch_is_that_of_all_updates_but_the_first(tmp_path: Path, capsys: Any) -> None:
+    write_glue(tmp_path / "data" / "glue")
+    (tmp_path / "vocab.txt").write_text("\n".join(VOCABULARY.tokens) + "\n")
+    words = ["--models", "bert_tiny_uncased", "--updates", "3", "--batch_size", "4", "--device", "cpu"]
+    words += ["--data", str(tmp_path / "data"), "--vocab_file", str(tmp_path / "vocab.txt"), "--work", str(tmp_path)]
+    with mock.patch.object(sys, "argv", ["finetuning_from_scratch", *words]):
+        finetuning_from_scratch.main()
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    rows = read_run(tmp_path / "bert_tiny_uncased" / "metrics.jsonl").updates
+    assert len(rows) == 4
+    seconds = sum(row["step_seconds"] for row in rows[1:])
+    assert found["samples_per_second"] == pytest.approx(3 * 4 / seconds, abs=0.01)
+    assert found["tokens_per_second"] > 5 * found["samples_per_second"]  # a pair has seven tokens at least
+    assert (found["updates"], found["model"]) == (3, "bert_tiny_uncased")
 
 
 def test_a_score_is_reached_on_the_line_between_evaluations_and_at_the_first_one_at_the_earliest() -> None:
