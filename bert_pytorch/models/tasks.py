@@ -38,7 +38,7 @@ class TaskModel(AttendingModel):
         """Build and initialise the model.
 
         Args:
-            config: of the encoder; `hidden_dropout_prob` holds before the last layer too.
+            config: of the encoder; `hidden_dropout_prob` holds before the last layer too, but for answers.
             task: what is scored.
             num_labels: classes, 1 for a number; question answering has 2, start and end.
             vocab_size: V, where it is not `config.vocab_size`.
@@ -50,7 +50,9 @@ class TaskModel(AttendingModel):
         without_pairs = config.model_copy(update={"next_sentence": False})
         self.bert = ARCHITECTURES[config.model_type].encoder(without_pairs, self.vocab_size)
         self.bert.pooler = features_of(config, task)
-        self.dropout = Dropout(config.hidden_dropout_prob)
+        # Before the scores of answers BERT drops nothing (google-research/bert, run_squad.py, `create_model`).
+        drops = task != "question_answering" or config.model_type == "distilbert"
+        self.dropout = Dropout(config.hidden_dropout_prob if drops else 0.0)
         output = Linear(config.hidden_size, num_labels)
         self.classifier = None if task == "question_answering" else output
         self.qa_outputs = output if task == "question_answering" else None

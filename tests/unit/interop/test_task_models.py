@@ -79,6 +79,22 @@ def test_scores_and_gradients_equal_those_of_transformers(name: str, task: Task,
     assert largest_error(their_tensors(gradients, ours.config, VOCABULARY, task), expected) < 1e-4
 
 
+@pytest.mark.parametrize("name", ["bert", "roberta", "distilbert"])
+@pytest.mark.parametrize("task", AUTO)
+def test_dropout_stands_before_the_last_layer_where_that_of_transformers_does(
+    name: str, task: Task, tmp_path: Path
+) -> None:
+    config, batch = config_of(name).model_copy(update={"hidden_dropout_prob": 0.5}), batch_for(name)
+    ours = TaskModel(config, task, len(labels_of(task)) or 2, V)
+    export_task_model(tmp_path, ours, VOCABULARY, labels_of(task))
+    theirs = AUTO[task].from_pretrained(tmp_path)
+    ours.train().bert.eval()  # what drops now is the head's
+    theirs.train().base_model.eval()
+    drops = not torch.equal(ours(batch), ours(batch))
+    assert drops == (not torch.equal(their_scores(theirs, batch, task), their_scores(theirs, batch, task)))
+    assert drops == (task != "question_answering" or name == "distilbert")
+
+
 @pytest.mark.parametrize("name", [*NAMES, "mosaic_bert"])
 @pytest.mark.parametrize("task", AUTO)
 def test_export_and_load_give_back_every_bit(name: str, task: Task, tmp_path: Path) -> None:
