@@ -78,6 +78,8 @@ class Checkpoint(NamedTuple):
     """`optimizer.state_dict()`: moments and step counts; its hyper-parameters are not used again."""
     scaler: dict[str, Any] | None = None
     """`GradScaler.state_dict()` in fp16 runs."""
+    preconditioner: dict[str, Any] | None = None
+    """K-FAC's state, with --kfac."""
     choices: dict[str, Any] = {}  # noqa: RUF012 never modified
     """What the run chose by measuring, so that a resumed run chooses the same."""
     run_config: dict[str, Any] = {}  # noqa: RUF012 never modified
@@ -182,6 +184,7 @@ _WEIGHTS = {
 }
 _OPTIONAL = {
     "merges": ("a list of texts", lambda value: value is None or _is_text_list(value)),
+    "preconditioner": ("a dict", lambda value: value is None or isinstance(value, dict)),
     "add_prefix_space": ("true or false", lambda value: isinstance(value, bool)),
 }
 _TRAINING = {

@@ -68,6 +68,11 @@ def layer_norm(config: ModelConfig, *, bias: bool = True) -> nn.LayerNorm:
     return nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps, bias=bias)
 
 
+def is_watched(*parts: nn.Linear) -> bool:
+    """Whether hooks wait for the calls of any of these (K-FAC's, in some updates); then no path goes past them."""
+    return any(part._forward_hooks for part in parts)
+
+
 def joined(hidden: Tensor, parts: list[nn.Linear]) -> Tensor:
     """Apply several linear layers as one: (T, H) to (T, their outputs side by side).
 
@@ -109,8 +114,6 @@ class Heads(nn.Module):
         self.query = Linear(config.hidden_size, config.hidden_size, bias=bias)
         self.key = Linear(config.hidden_size, config.hidden_size, bias=bias)
         self.value = Linear(config.hidden_size, config.hidden_size, bias=bias)
-        self.fused = True
-        """False calls the three modules one by one: slower, and hooks on them fire (K-FAC)."""
 
     def forward(self, hidden: Tensor, batch: BatchPlan) -> Tensor:
         """Map (T, H) to (Q, H)."""
@@ -123,7 +126,7 @@ class Heads(nn.Module):
 
     def _projected(self, hidden: Tensor, batch: BatchPlan) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries (Q, H), keys and values (T, H)."""
-        if not self.fused:
+        if is_watched(self.query, self.key, self.value):
             return self.query(batch.wanted(hidden)), self.key(hidden), self.value(hidden)
         if batch.queries is None:
             query, key, value = split(joined(hidden, [self.query, self.key, self.value]), 3)
@@ -145,7 +148,7 @@ class ResidualOutput(nn.Module):
     def forward(self, hidden: Tensor, residual: Tensor) -> Tensor:
         """Map (T, in_features) and (T, H) to (T, H)."""
         norm, p = self.LayerNorm, self.dropout.p if self.training else 0.0
-        if in_use("residual_norm", hidden):
+        if in_use("residual_norm", hidden) and not is_watched(self.dense):
             product = F.linear(hidden, self.dense.weight)
             fused = triton_function("residual_norm")
             normalised, _ = fused(product, residual, self.dense.bias, norm.weight, norm.bias, p, norm.eps)
@@ -177,7 +180,7 @@ class Intermediate(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Map (T, H) to (T, I)."""
-        if self.gelu is not None and in_use("bias_gelu", hidden):
+        if self.gelu is not None and in_use("bias_gelu", hidden) and not is_watched(self.dense):
             fused: Tensor = triton_function("bias_gelu")(
                 F.linear(hidden, self.dense.weight), self.dense.bias, tanh=self.gelu == "tanh"
             )
@@ -197,6 +200,8 @@ class GatedIntermediate(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Map (T, H) to (T, I)."""
+        if is_watched(self.dense, self.linear):
+            return self.activation(self.dense(hidden)) * self.linear(hidden)
         both = joined(hidden, [self.dense, self.linear])
         if self.gelu is not None and in_use("geglu", hidden):
             fused: Tensor = triton_function("geglu")(both, None, tanh=self.gelu == "tanh")

@@ -11,6 +11,7 @@ from bert_pytorch.data.config import DataConfig
 from bert_pytorch.interop.nvidia import Hints
 from bert_pytorch.models.distillation import DistillationConfig
 from bert_pytorch.optim.config import OptimizerConfig
+from bert_pytorch.optim.kfac.config import KfacConfig
 from bert_pytorch.optim.schedules import ScheduleConfig
 from bert_pytorch.runtime.compilation import CompileConfig
 from bert_pytorch.runtime.device import DeviceConfig
@@ -31,6 +32,7 @@ class PretrainingConfig(
     DataConfig,
     ScheduleConfig,
     OptimizerConfig,
+    KfacConfig,
     DistillationConfig,
 ):
     """All keys of a pretraining run."""
@@ -94,7 +96,6 @@ class PretrainingConfig(
         "no_cuda": "--device cpu",
         "use_habana": "--device (Gaudi comes in a later version)",
         "use_fused_lamb": "--optimizer lamb",
-        "kfac": "--optimizer (K-FAC comes in a later version)",
     }
 
     def combination_problems(self) -> Iterator[str]:
@@ -117,6 +118,9 @@ class PretrainingConfig(
             yield f"--cuda_graphs wants micro-batches of one shape: add --packing rows (found {self.packing})."
         if self.cuda_graphs and self.checkpoint_activations:
             yield "--checkpoint_activations draws random numbers twice, which --cuda_graphs cannot; keep one of them."
+        for name, used in (("compile", self.compile), ("cuda_graphs", self.cuda_graphs)):
+            if self.kfac and used:
+                yield f"--kfac watches layers in some updates, which --{name} would make it miss; keep one of them."
         if self.dry_run and self.overwrite:
             yield "--dry_run changes nothing and --overwrite removes a run; keep one of them."
         if self.overwrite and self.previous_phase_end_step > 0:

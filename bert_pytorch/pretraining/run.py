@@ -276,6 +276,7 @@ def _optimizer_step(session: Session, learner: Learner, rows: RowShape | None) -
         flops_of=lambda batch: _flops(session, learner, BatchWork.of(batch)),
         seed=session.config.seed,
         stop_requested=lambda: session.stop.reason() is not None,
+        preconditioner=learner.preconditioner,
     )
 
 

@@ -25,6 +25,8 @@ def checkpoint_writer(
     config, vocabulary = session.config, session.corpus.vocabulary
 
     def save(progress: Progress) -> None:
+        # Ranks hold different parts of it: all of them bring theirs together.
+        preconditioner = None if learner.preconditioner is None else learner.preconditioner.state_dict()
         if not session.world.is_first:
             return
         epoch = progress.samples // session.corpus.training.num_sequences
@@ -39,6 +41,7 @@ def checkpoint_writer(
             data_position=DataPosition(config.seed, epoch, progress.samples),
             optimizer=learner.optimizer.state_dict(),
             scaler=learner.scaler.state_dict() if learner.scaler.is_enabled() else None,
+            preconditioner=preconditioner,
             choices={
                 "sequences": session.corpus.training.num_sequences,
                 "excluded_shards": feed.excluded(),

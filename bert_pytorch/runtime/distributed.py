@@ -69,6 +69,11 @@ class World:
         dist.all_reduce(tensor, group=self._control)
         return list(tensor.tolist())
 
+    def add(self, tensor: torch.Tensor) -> None:
+        """Add a tensor's values over all ranks in place, on the device; every rank gets the same bits."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+
     def any(self, flag: bool) -> bool:
         """Whether any rank says yes; every rank gets the same answer."""
         return self.sum([float(flag)])[0] > 0

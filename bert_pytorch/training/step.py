@@ -9,6 +9,7 @@ from torch import nn
 
 from bert_pytorch.optim.groups import LEARNING_RATE_SCALE
 from bert_pytorch.optim.norms import global_norm
+from bert_pytorch.optim.preconditioner import Preconditioner
 from bert_pytorch.runtime.device import seed_dropout
 from bert_pytorch.runtime.distributed import World, sync_gradients
 from bert_pytorch.runtime.precision import Precision
@@ -28,7 +29,7 @@ class StepOutcome(NamedTuple):
     losses: dict[str, float | None]
     """What it is made of, named by the objective."""
     grad_norm: float
-    """L2 norm of all gradients before clipping."""
+    """L2 norm of all gradients, before preconditioning and clipping."""
     num_tokens: int
     """Real tokens over all ranks."""
     model_flops: float
@@ -61,6 +62,7 @@ class OptimizerStep:
         flops_of: Callable[[Any], int],
         seed: int,
         stop_requested: Callable[[], bool],
+        preconditioner: Preconditioner | None = None,
     ) -> None:
         self._model = model
         self._optimizer = optimizer
@@ -74,39 +76,49 @@ class OptimizerStep:
         self._flops_of = flops_of
         self._seed = seed
         self._stop_requested = stop_requested
+        self._preconditioner = preconditioner
 
     def __call__(self, update: Update, *, step: int, learning_rate: float) -> StepOutcome:
         """Take update number `step` (1-based, phases added up) with `learning_rate`."""
         here = np.sum([self._counted(batch) for batch in update.micro_batches], axis=0)
         *counts, tokens, flops = self._world.sum(here.tolist())  # 1 global counts, before any forward pass
         sums = torch.zeros(len(counts), dtype=torch.float64, device=self._device)  # no wait for it per micro-batch
+        if self._preconditioner is not None:
+            self._preconditioner.begin(step)  # 2 it sees the passes of some updates
         for index, batch in enumerate(update.micro_batches):
-            if self._world.any(self._stop_requested()):  # 2 all ranks stop between the same micro-batches
+            if self._world.any(self._stop_requested()):  # 3 all ranks stop between the same micro-batches
                 self._optimizer.zero_grad(set_to_none=True)
                 return STOPPED
             last = index == len(update.micro_batches) - 1
             seed_dropout(_dropout_seed(self._seed, step, index, self._world.rank))
             packed = self._objective.on_device(batch, self._device)
-            with sync_gradients(self._model, only_if=last):  # 3 one all-reduce an update
+            with sync_gradients(self._model, only_if=last):  # 4 one all-reduce an update
                 with self._precision.autocast():
                     terms = self._model(packed)
                 loss = self._objective.share_of_loss(terms, counts)
                 # DistributedDataParallel averages over ranks where we want the sum.
                 self._scaler.scale(loss * self._world.size).backward()
             sums += self._objective.sums(terms)
-        self._scaler.unscale_(self._optimizer)  # 4 true gradients
+        self._scaler.unscale_(self._optimizer)  # 5 true gradients
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
         norm = global_norm(gradients)
         grad_norm, *host_sums = torch.cat([norm.reshape(1), sums]).tolist()  # the one wait for the device
         *totals, not_finite = self._world.sum([*host_sums, float(not np.isfinite(grad_norm))])
-        skipped = not_finite > 0  # 5 every rank decides alike
+        skipped = not_finite > 0  # 6 every rank decides alike
         if not skipped:
-            if 0 < self._max_grad_norm < grad_norm:  # 6 clip the global norm, as apex does, without an epsilon
-                torch._foreach_mul_(gradients, self._max_grad_norm / grad_norm)
-            for group in self._optimizer.param_groups:  # 7 a function of the step, never read back from here
+            norm_to_clip = grad_norm
+            if self._preconditioner is not None:  # 7 curvature is of true gradients, clipping of the direction taken
+                gradient_scale = self._scaler.get_scale() * self._world.size
+                self._preconditioner.precondition(
+                    learning_rate=learning_rate, loss_terms=counts[0], gradient_scale=gradient_scale
+                )
+                norm_to_clip = global_norm(gradients).item()
+            if 0 < self._max_grad_norm < norm_to_clip:  # 8 the global norm, as apex does, without an epsilon
+                torch._foreach_mul_(gradients, self._max_grad_norm / norm_to_clip)
+            for group in self._optimizer.param_groups:  # 9 a function of the step, never read back from here
                 group["lr"] = learning_rate * group.get(LEARNING_RATE_SCALE, 1.0)
-            self._scaler.step(self._optimizer)  # 8
-        self._scaler.update()  # 9 halves the loss scale after a skip
+            self._scaler.step(self._optimizer)  # 10
+        self._scaler.update()  # 11 halves the loss scale after a skip
         self._optimizer.zero_grad(set_to_none=True)
         means = [total / (count or 1) for total, count in zip(totals, counts, strict=True)]
         report = self._objective.report(means, counts)

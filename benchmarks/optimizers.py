@@ -1,0 +1,144 @@
+"""What does K-FAC add to an update, in time and in memory (H9)?
+
+    python -m benchmarks.optimizers [--model bert_base_uncased] [--layers 2] [--tokens 4096] [--max_rows N] [--device D]
+
+One rank takes updates of random sequences of 128 tokens, 15 % masked, and times their parts: passes, passes that
+are watched, averaging, decomposing, solving; the least of the repeats.  --layers makes the model shallower: layers
+are alike, so that shares of the update hold for all of them but for what embeddings and heads take.
+
+share   what K-FAC adds to an update of passes and optimizer at an interval of measuring / of decomposing
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from bert_pytorch.models.build import build_model
+from bert_pytorch.models.config import load_model_config
+from bert_pytorch.models.inputs import PackedBatch
+from bert_pytorch.models.pretraining import PretrainingModel
+from bert_pytorch.optim.config import OptimizerConfig, build_optimizer
+from bert_pytorch.optim.kfac.config import KfacConfig, build_preconditioner
+from bert_pytorch.optim.preconditioner import Preconditioner
+from bert_pytorch.records import MicroBatch
+from bert_pytorch.runtime.distributed import World
+
+LENGTH = 128
+INTERVALS = ((1, 10), (10, 100))
+GOAL = {"share_at_10_100": 0.05}
+
+
+def main() -> None:
+    """Print one JSON line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--model", default="bert_base_uncased")
+    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--tokens", type=int, default=4096)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--max_rows", type=int, default=None)
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args()
+    shape = load_model_config(options.model).model_copy(update={"num_hidden_layers": options.layers})
+    device = torch.device(options.device)
+    model = build_model(shape).to(device).train()
+    batch = PackedBatch.from_numpy(random_sequences(options.tokens, shape.vocab_size), device)
+    kfac = _kfac(model, options.max_rows)
+    parts = measure(model, kfac, batch, options.repeats)
+    state = kfac.state_dict()
+    state_bytes = sum(part.nbytes for kind in state.values() for layer in kind.values() for part in layer.values())
+    plain = parts["passes"] + parts["optimizer"]
+    shares = {}
+    for factor, inverse in INTERVALS:
+        added = parts["solving"] + parts["measuring"] / factor + parts["decomposing"] / inverse
+        shares[f"share_at_{factor}_{inverse}"] = round(added / plain, 4)
+    print(
+        json.dumps(
+            {
+                "benchmark": "optimizers",
+                "goal": GOAL,
+                **vars(options),
+                **shares,
+                "seconds": {name: round(seconds, 4) for name, seconds in parts.items()},
+                "averages_and_eigenbases_mib": round(state_bytes / 2**20, 1),
+            }
+        )
+    )
+
+
+def measure(model: PretrainingModel, kfac: Preconditioner, batch: PackedBatch, repeats: int) -> dict[str, float]:
+    """Return seconds of each part of an update."""
+    optimizer = build_optimizer(OptimizerConfig(), model.named_parameters())
+    device = batch.input_ids.device
+    masked = len(batch.labels)
+
+    def passes() -> None:
+        terms = model(batch)
+        (terms.mlm_loss_sum / masked).backward()
+
+    def precondition() -> None:
+        kfac.precondition(learning_rate=1e-3, loss_terms=masked, gradient_scale=1.0)
+
+    # Factors are due at 1, 3, 5 …, decompositions at 1, 4, 7 …: of six updates each kind of part comes alone once.
+    seconds: dict[int, list[tuple[float, float, float]]] = {}
+    for step in range(1, 2 + 6 * repeats):
+        model.zero_grad(set_to_none=True)
+        kfac.begin(step)
+        took = (_seconds(passes, device), _seconds(precondition, device), _seconds(optimizer.step, device))
+        seconds.setdefault(step % 6, []).append(took)
+    solving = _least(seconds[2], 1)
+    return {
+        "passes": _least(seconds[2], 0),
+        "optimizer": _least(seconds[2], 2),
+        "solving": solving,
+        "measuring": _least(seconds[3], 0) - _least(seconds[2], 0) + _least(seconds[3], 1) - solving,
+        "decomposing": _least(seconds[4], 1) - solving,
+    }
+
+
+def random_sequences(tokens: int, vocab_size: int) -> MicroBatch:
+    """Make a micro-batch of full sequences without pairs."""
+    rng = np.random.default_rng(0)
+    sequences = tokens // LENGTH
+    total = sequences * LENGTH
+    masked = np.sort(rng.choice(total, round(0.15 * total), replace=False))
+    return MicroBatch(
+        input_ids=rng.integers(0, vocab_size, total).astype(np.int32),
+        token_type_ids=np.zeros(total, np.int32),
+        position_ids=np.tile(np.arange(LENGTH, dtype=np.int32), sequences),
+        cu_seqlens=np.arange(0, total + 1, LENGTH, dtype=np.int32),
+        masked_positions=masked,
+        labels=rng.integers(0, vocab_size, len(masked)),
+        next_sentence_labels=None,
+    )
+
+
+def _kfac(model: PretrainingModel, max_rows: int | None) -> Preconditioner:
+    config = KfacConfig(kfac=True, kfac_factor_interval=2, kfac_inv_interval=3, kfac_max_rows=max_rows)
+    kfac = build_preconditioner(config, model, World())
+    assert kfac is not None
+    return kfac
+
+
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
+    _wait(device)
+    started = time.perf_counter()
+    work()
+    _wait(device)
+    return time.perf_counter() - started
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _least(updates: Sequence[tuple[float, float, float]], part: int) -> float:
+    return min(seconds[part] for seconds in updates)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""The mathematics of one layer: running factors, their eigenbases, and the damped solve in them.
+
+A linear layer computes W ã with ã = (a, 1) where it has a bias.  Its curvature is taken to be A ⊗ G with A = E[ã ãᵀ]
+and G the second moment of the output's gradients (Martens & Grosse 2015, section 3; sums over tokens as in Eschenhagen
+et al. 2023, "expand", section 3.2).
+"""
+# I inputs of a layer, the bias's constant among them; O its outputs
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+def triangle(matrix: Tensor) -> Tensor:
+    """Fold a symmetric matrix (n, n) into ((n + 1) // 2, n + 1): its upper triangle, without a list of indices.
+
+    Row i holds row i from the diagonal on, and before it row n - 1 - i from the diagonal on, backwards.
+    """
+    half = (len(matrix) + 1) // 2
+    above, below = matrix[:half].triu(), matrix.flip(0, 1)[:half].tril()
+    return torch.nn.functional.pad(above, (1, 0)) + torch.nn.functional.pad(below, (0, 1))
+
+
+def from_triangle(folded: Tensor) -> Tensor:
+    """Undo `triangle`."""
+    size = folded.shape[1] - 1
+    upper = folded.new_zeros(size, size)
+    upper[: len(folded)] = folded[:, 1:].triu()
+    upper[len(folded) :] = folded[: size // 2, :-1].tril().flip(0, 1)
+    return upper + upper.triu(1).T
+
+
+class Factors(NamedTuple):
+    """Running averages of one layer, folded by `triangle`."""
+
+    inputs: Tensor
+    """Of A, (I, I)."""
+    outputs: Tensor
+    """Of G, (O, O)."""
+
+    def mixed(self, new: "Factors", decay: float) -> "Factors":
+        """Return decay × old + (1 - decay) × new (Martens & Grosse 2015, section 5)."""
+        return Factors(*(torch.lerp(fresh, old, decay) for old, fresh in zip(self, new, strict=True)))
+
+
+class Eigenbasis(NamedTuple):
+    """Both factors' eigen-decompositions, in which A ⊗ G is diagonal (Grosse & Martens 2016, section 4)."""
+
+    input_vectors: Tensor
+    """(I, I), in columns."""
+    input_values: Tensor
+    """(I,), none below 0."""
+    output_vectors: Tensor
+    """(O, O), in columns."""
+    output_values: Tensor
+    """(O,), none below 0."""
+
+    @classmethod
+    def of(cls, factors: Factors) -> "Eigenbasis":
+        """Decompose both factors."""
+        parts: list[Tensor] = []
+        for folded in factors:
+            values, vectors = torch.linalg.eigh(from_triangle(folded))
+            # Second moments have no negative eigenvalues: those that come out are rounding.  LAPACK's vectors lie by
+            # columns; lying by rows they can be sent, and multiply with the same bits once they are loaded.
+            parts += [vectors.contiguous(), values.clamp(min=0)]
+        return cls(*parts)
+
+    def solve(self, gradient: Tensor, damping: float, *, factored: bool) -> Tensor:
+        """Solve (A ⊗ G + damping) x = gradient for x, both seen as matrices.
+
+        Args:
+            gradient: (O, I).
+            damping: λ > 0.
+            factored: damp each factor instead, (A + π √λ) ⊗ (G + √λ / π), with π² the ratio of their mean eigenvalues
+                (Martens & Grosse 2015, section 6.3).
+
+        Returns:
+            (O, I).
+        """
+        turned = self.output_vectors.T @ gradient @ self.input_vectors
+        if factored:
+            means = self.input_values.mean(), self.output_values.mean()
+            # A factor that is zero has no scale to share the damping by.
+            pi = torch.where((means[0] > 0) & (means[1] > 0), means[0] / means[1], 1.0).sqrt()
+            root = damping**0.5
+            curvature = (self.output_values + root / pi)[:, None] * (self.input_values + root * pi)
+        else:
+            curvature = self.output_values[:, None] * self.input_values + damping
+        return self.output_vectors @ (turned / curvature) @ self.input_vectors.T
+
+
+def kl_scale(products: Tensor, learning_rate: float, kl_clip: float) -> Tensor:
+    """Return ν = min(1, √(κ / (η² Σ xᵀg))), by which all preconditioned gradients are multiplied.
+
+    η² Σ xᵀg bounds what the step changes the model's predictions by: twice their KL divergence to second order, as
+    xᵀ(A ⊗ G)x ≤ xᵀg (Ba et al. 2017, section 5; Osawa et al. 2019, section 5.3).
+
+    Args:
+        products: xᵀg of each layer, of preconditioned and true gradient.
+        learning_rate: η.
+        kl_clip: κ > 0.
+
+    Returns:
+        (), on the device of `products`.
+    """
+    change = learning_rate**2 * products.sum()
+    return torch.where(change > kl_clip, kl_clip / change, 1.0).sqrt()
