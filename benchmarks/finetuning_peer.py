@@ -48,7 +48,7 @@ from bert_pytorch.tasks.task import TRAIN, Task
 from bert_pytorch.tokenization.tokenizer import tokenizer_from_vocabulary
 
 PROGRAMS: dict[str, tuple[type[FinetuningConfig], TaskKind]] = {
-    "squad": (squad.SquadProgramConfig, squad.KIND),
+    "squad": (squad.SquadRunConfig, squad.KIND),
     "ner": (ner.NerRunConfig, ner.KIND),
     "glue": (glue.GlueRunConfig, glue.KIND),
 }

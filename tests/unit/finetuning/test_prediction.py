@@ -13,6 +13,7 @@ from bert_pytorch.models.inputs import PackedBatch
 from bert_pytorch.models.tasks import Task, TaskModel
 from bert_pytorch.runtime.distributed import World
 from bert_pytorch.runtime.precision import PrecisionConfig, choose_precision
+from bert_pytorch.runtime.ranks import Ranks
 from bert_pytorch.tasks.features import Features
 from tests.support.packed_batches import small_config
 
@@ -63,7 +64,7 @@ def test_scores_are_those_of_each_sequence_alone_in_order(task: Task) -> None:
     found = scores(model, World())
     assert found is not None
     assert model.training
-    ranks = [OneOf(rank, 3) for rank in range(3)]
+    ranks = [OneOf(Ranks(rank, 3)) for rank in range(3)]
     for rank in ranks:
         scores(model, rank)
     shared = dict(pair for rank in ranks for pair in rank.sent)
