@@ -127,7 +127,7 @@ def test_rows_that_fail_are_lines_and_do_not_keep_the_others_from_their_turn(tmp
     done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr
     rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [row["id"] for row in rows] == ["H1", "H11", "H1", "H11", "H4"]
+    assert [row["id"] for row in rows] == ["H1", "H11", "H4", "H1", "H11"]
     assert all("not started" in row["error"] for row in rows)
     assert (tmp_path / "training_gpu.jsonl").read_text() == done.stdout
 
