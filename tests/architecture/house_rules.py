@@ -11,7 +11,7 @@ LEVELS: dict[int, tuple[str, ...]] = {
     4: ("tasks", "training", "interop", "downloads"),
     3: ("data", "models", "optim", "tracking"),
     2: ("tokenization", "shards", "checkpoints", "kernels", "runtime", "remote", "columnar", "workers"),
-    1: ("config", "files", "progress", "vocabulary", "documents"),
+    1: ("config", "files", "pictures", "progress", "vocabulary", "documents"),
     0: ("errors", "records"),
 }
 """Imports go downward only; rooms on one level do not import each other.  A tool of one module is a room."""

@@ -1,14 +1,12 @@
-"""Charts as a picture, through matplotlib, which only this module imports."""
+"""Charts as a picture."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from bert_pytorch.corpus.inspection.histograms import Chart
-from bert_pytorch.errors import MissingDependencyError
-from bert_pytorch.files import atomic_path
+from bert_pytorch.pictures import saved_figure
 
 _COLOUR, _MEAN, _MEDIAN = "#4c72b0", "#c44e52", "#55a868"
-_DOTS_AN_INCH = 120
 _IN_ONE_COLUMN = 4
 _LONGEST_TITLE = 90
 
@@ -19,42 +17,34 @@ def save_charts(path: Path, charts: Sequence[Chart]) -> None:
     Raises:
         MissingDependencyError: if matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-        from matplotlib.layout_engine import ConstrainedLayoutEngine
-        from matplotlib.ticker import FuncFormatter, MaxNLocator
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"{path.name} needs matplotlib ({error}). Install it: pip install -r requirements-extras.txt"
-        ) from error
     columns = 1 if len(charts) <= _IN_ONE_COLUMN else 2
     rows = -(-len(charts) // columns)
-    figure = Figure(figsize=(9 * columns, 3.8 * rows), layout=ConstrainedLayoutEngine(h_pad=0.12, w_pad=0.12))
-    FigureCanvasAgg(figure)
-    thousands = FuncFormatter(lambda value, _: f"{value:,.0f}")
-    for number, chart in enumerate(charts, start=1):
-        axes = figure.add_subplot(rows, columns, number)
-        edges = chart.edges.astype(float)
-        if chart.logarithmic:
-            edges[0] = max(edges[0], 0.5)  # 0 has no place on a logarithmic axis
-            axes.set_xscale("log", base=2)
-        axes.bar(edges[:-1], chart.counts, edges[1:] - edges[:-1], align="edge", color=_COLOUR, edgecolor="white")
-        axes.axvline(max(chart.mean, edges[0]), color=_MEAN, label=f"mean {chart.mean:,.1f}")
-        axes.axvline(max(chart.median, edges[0]), color=_MEDIAN, linestyle="--", label=f"median {chart.median:,.0f}")
-        axes.set_title(_title(chart.title), parse_math=False)
-        axes.set_xlabel(_axis(chart))
-        axes.set_ylabel(f"number of {chart.what}")
-        axes.set_xlim(edges[0], edges[-1])
-        axes.xaxis.set_major_formatter(thousands)
-        axes.yaxis.set_major_formatter(thousands)
-        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(axis="y", alpha=0.3)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=_DOTS_AN_INCH, metadata={"Software": None})
+    with saved_figure(path, (9 * columns, 3.8 * rows), spacing=0.12) as figure:
+        from matplotlib.ticker import FuncFormatter, MaxNLocator  # there, or the line before had failed
+
+        thousands = FuncFormatter(lambda value, _: f"{value:,.0f}")
+        for number, chart in enumerate(charts, start=1):
+            axes = figure.add_subplot(rows, columns, number)
+            edges = chart.edges.astype(float)
+            if chart.logarithmic:
+                edges[0] = max(edges[0], 0.5)  # 0 has no place on a logarithmic axis
+                axes.set_xscale("log", base=2)
+            axes.bar(edges[:-1], chart.counts, edges[1:] - edges[:-1], align="edge", color=_COLOUR, edgecolor="white")
+            axes.axvline(max(chart.mean, edges[0]), color=_MEAN, label=f"mean {chart.mean:,.1f}")
+            axes.axvline(
+                max(chart.median, edges[0]), color=_MEDIAN, linestyle="--", label=f"median {chart.median:,.0f}"
+            )
+            axes.set_title(_title(chart.title), parse_math=False)
+            axes.set_xlabel(_axis(chart))
+            axes.set_ylabel(f"number of {chart.what}")
+            axes.set_xlim(edges[0], edges[-1])
+            axes.xaxis.set_major_formatter(thousands)
+            axes.yaxis.set_major_formatter(thousands)
+            axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.grid(axis="y", alpha=0.3)
+            axes.set_axisbelow(True)
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.legend(frameon=False)
 
 
 def _title(title: str) -> str:

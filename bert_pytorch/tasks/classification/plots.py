@@ -1,12 +1,11 @@
-"""A confusion matrix as a picture, through matplotlib."""
+"""A confusion matrix as a picture."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from bert_pytorch.errors import MissingDependencyError
-from bert_pytorch.files import atomic_path
+from bert_pytorch.pictures import saved_figure
 
 MOST_CLASSES = 60
 """With more the names cannot be read any more, and are left out."""
@@ -24,28 +23,18 @@ def save_confusion_matrix(path: Path, matrix: np.ndarray, names: Sequence[str]) 
     Raises:
         MissingDependencyError: if matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"{path.name} needs matplotlib ({error}). Install it: pip install -r requirements-extras.txt"
-        ) from error
     size = min(4 + 0.45 * len(names), 20)
-    figure = Figure(figsize=(size + 1, size), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    parts = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    image = axes.imshow(parts, cmap="Blues", vmin=0, vmax=1)
-    figure.colorbar(image, ax=axes, label="part of the true class")
-    axes.set(xlabel="predicted", ylabel="true")
-    if len(names) <= MOST_CLASSES:
-        shown = [name if len(name) <= 24 else f"{name[:23]}…" for name in names]
-        axes.set_xticks(range(len(names)), shown, rotation=45, ha="right", parse_math=False)
-        axes.set_yticks(range(len(names)), shown, parse_math=False)
-    if len(names) <= _NUMBERS_UP_TO:
-        for row, column in np.ndindex(matrix.shape):
-            colour = "white" if parts[row, column] > 0.5 else "black"
-            axes.text(column, row, f"{matrix[row, column]:,}", ha="center", va="center", color=colour)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+    with saved_figure(path, (size + 1, size)) as figure:
+        axes = figure.add_subplot()
+        parts = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+        image = axes.imshow(parts, cmap="Blues", vmin=0, vmax=1)
+        figure.colorbar(image, ax=axes, label="part of the true class")
+        axes.set(xlabel="predicted", ylabel="true")
+        if len(names) <= MOST_CLASSES:
+            shown = [name if len(name) <= 24 else f"{name[:23]}…" for name in names]
+            axes.set_xticks(range(len(names)), shown, rotation=45, ha="right", parse_math=False)
+            axes.set_yticks(range(len(names)), shown, parse_math=False)
+        if len(names) <= _NUMBERS_UP_TO:
+            for row, column in np.ndindex(matrix.shape):
+                colour = "white" if parts[row, column] > 0.5 else "black"
+                axes.text(column, row, f"{matrix[row, column]:,}", ha="center", va="center", color=colour)
