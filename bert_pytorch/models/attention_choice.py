@@ -111,8 +111,8 @@ def candidates(needs: Needs, machine: Machine) -> list[Candidate]:
 def without_slow_starts(found: list[Candidate], saved: str | None) -> list[Candidate]:
     """Leave FlexAttention out where a kernel made for packed sequences can be used and the run does not use it already.
 
-    Measuring it takes a start 15 s of compiling, and on an H100 it was three times slower than `triton` at 128 tokens
-    and twice at 512.
+    Measuring it takes a compiler some seconds of every start, and on an H100 it took three times as long as `triton` at
+    128 tokens and twice at 512 (benchmarks/results/2026-11-26_gpu.md).
     """
     ready = [each.name for each in found if each.problem is None and each.name in ("varlen", "flash_attn", "triton")]
     if not ready or saved == "flex":

@@ -6,6 +6,7 @@ small micro-batches on a fast GPU wait for.  It needs the same shapes in every m
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -62,7 +63,7 @@ def refuse_without_gpu(config: PretrainingConfig, device: torch.device) -> None:
 
 def sample_rows(shape: RowShape, device: torch.device, *, next_sentence: bool) -> PackedBatch:
     """Return a micro-batch of rows of padding."""
-    nowhere = RowPlaces(*(torch.zeros(0, dtype=torch.int64).numpy() for _ in range(2)))
+    nowhere = RowPlaces(np.zeros(0, np.int64), np.zeros(0, np.int64))
     return PackedBatch.from_numpy(lay_in_rows(no_sequences(next_sentence=next_sentence), nowhere, shape), device)
 
 

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from bert_pytorch.runtime.distributed import World
 
 
-class Ranks(NamedTuple):
+class Members(NamedTuple):
     """Some of the ranks, this one among them."""
 
     members: tuple[int, ...]
@@ -25,9 +25,9 @@ class Ranks(NamedTuple):
 class Grid(NamedTuple):
     """The ranks as a table, `width` in a row: rank r stands in row r // width, column r % width."""
 
-    row: Ranks
+    row: Members
     """This rank's row."""
-    column: Ranks
+    column: Members
     """This rank's column: one rank of each row."""
 
 
@@ -45,7 +45,7 @@ def make_grid(world: World, width: int) -> Grid:
     return Grid(_own(world, rows), _own(world, columns))
 
 
-def _own(world: World, parts: Sequence[Sequence[int]]) -> Ranks:
+def _own(world: World, parts: Sequence[Sequence[int]]) -> Members:
     """Make a group of each part, which every rank has to do for all of them, and return this rank's."""
     groups = [dist.new_group(list(part)) if len(part) > 1 else None for part in parts]
-    return next(Ranks(tuple(part), group) for part, group in zip(parts, groups, strict=True) if world.rank in part)
+    return next(Members(tuple(part), group) for part, group in zip(parts, groups, strict=True) if world.rank in part)

@@ -10,8 +10,8 @@ LEVELS: dict[int, tuple[str, ...]] = {
     5: ("pretraining", "finetuning", "inference", "corpus", "report"),
     4: ("tasks", "training", "interop", "downloads"),
     3: ("data", "models", "optim", "tracking"),
-    2: ("tokenization", "shards", "checkpoints", "kernels", "runtime", "remote", "columnar", "workers"),
-    1: ("config", "files", "pictures", "progress", "vocabulary", "documents"),
+    2: ("tokenization", "shards", "checkpoints", "kernels", "runtime", "remote", "columnar", "workers", "pictures"),
+    1: ("config", "files", "progress", "vocabulary", "documents"),
     0: ("errors", "records"),
 }
 """Imports go downward only; rooms on one level do not import each other.  A tool of one module is a room."""
@@ -20,7 +20,7 @@ LEVEL_OF = {room: level for level, rooms in LEVELS.items() for room in rooms}
 
 WITHOUT_TORCH = (
     *("corpus", "tokenization", "shards", "config", "records", "errors", "files", "progress", "vocabulary", "launch"),
-    *("remote", "downloads", "inspect", "columnar", "workers"),
+    *("remote", "downloads", "inspect", "columnar", "workers", "pictures"),
     *("data.masking", "data.packing", "data.sampling", "data.remote", "data.texts"),
     *("tasks.ner.conll", "tasks.ner.schemes", "tasks.ner.labels", "tasks.ner.windows", "tasks.ner.metrics"),
     *("tasks.squad.files", "tasks.squad.windows", "tasks.squad.spans", "tasks.squad.answers", "tasks.squad.metrics"),
