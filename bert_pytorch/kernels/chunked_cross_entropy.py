@@ -1,7 +1,8 @@
 """The masked-LM loss with bounded memory on any device: scores of some rows at a time, never those of all.
 
-`cross_entropy` is the CPU's.  This one asks for no value of the device and computes products in the precision that it
-is given, softmax and sums in float32.  The gradients come with the loss; the backward pass multiplies them.
+`cross_entropy` is the CPU's for fewer rows.  This one asks for no value of the device and computes products in the
+precision that it is given, softmax and sums in at least float32.  Gradients come with the loss; the backward pass
+multiplies them in place.
 """
 # M masked tokens, H hidden, V rows of the decoder
 
@@ -40,30 +41,28 @@ class _ChunkedCrossEntropy(Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, rows_at_once: int) -> Tensor:
         wide = torch.promote_types(hidden.dtype, torch.float32)
-        loss = hidden.new_zeros((), dtype=wide)
+        loss = hidden.new_zeros((), dtype=torch.float64)
         grad_hidden = torch.empty_like(hidden)
         grad_weight, grad_bias = (torch.zeros_like(tensor, dtype=wide) for tensor in (weight, bias))
         with torch.autocast(hidden.device.type, enabled=False):
             for start in range(0, len(hidden), rows_at_once):
                 rows = slice(start, start + rows_at_once)
                 scores = F.linear(hidden[rows], weight, bias.to(hidden.dtype)).to(wide)
-                loss += F.cross_entropy(scores, labels[rows], ignore_index=IGNORED_LABEL, reduction="sum")
-                slopes = _slopes(torch.softmax(scores, 1), labels[rows])
+                logs, at = torch.log_softmax(scores, 1, out=scores), labels[rows].clamp(min=0).unsqueeze(1)
+                labelled = labels[rows].ne(IGNORED_LABEL).to(wide).unsqueeze(1)
+                loss -= logs.gather(1, at).mul_(labelled).sum(dtype=torch.float64)
+                slopes = logs.exp_().scatter_add_(1, at, -labelled).mul_(labelled)  # p - 1 at the label; 0 without one
                 grad_bias += slopes.sum(0)
                 slopes = slopes.to(hidden.dtype)
                 grad_hidden[rows] = slopes @ weight
-                grad_weight += slopes.mT @ hidden[rows]
+                if slopes.dtype == wide:
+                    grad_weight.addmm_(slopes.mT, hidden[rows])
+                else:
+                    grad_weight += slopes.mT @ hidden[rows]
         ctx.save_for_backward(grad_hidden, grad_weight.to(weight.dtype), grad_bias.to(bias.dtype))
-        return loss
+        return loss.to(wide)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return *((saved * grad).to(saved.dtype) for saved in ctx.saved_tensors), None, None
-
-
-def _slopes(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """Turn probabilities into d loss / d score, in place: p - 1 at the label, 0 in rows without one."""
-    labelled = (labels != IGNORED_LABEL).to(probabilities.dtype).unsqueeze(1)
-    probabilities.scatter_add_(1, labels.clamp(min=0).unsqueeze(1), -labelled)
-    return probabilities.mul_(labelled)
+        return *(saved.mul_(grad) for saved in ctx.saved_tensors), None, None  # in place: the decoder's is large

@@ -2,26 +2,25 @@
 
 Scores of the vocabulary are the largest tensor of a step.  Torch's way writes them, their log-softmax and two gradients
 of that size; this one turns the scores into probabilities where they stand, and these into gradients where they stand.
-Above a limit they are not kept for the backward pass: the gradients are computed with the loss, some rows at a time,
-and the backward pass only multiplies them by its own factor.
+Above a limit nothing of that size is kept: `chunked_cross_entropy`.
 """
 # M masked tokens, H hidden, V rows of the decoder
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
+from bert_pytorch.kernels.chunked_cross_entropy import chunked_cross_entropy
 from bert_pytorch.records import IGNORED_LABEL
 
 _ROWS_AT_ONCE = 512
-"""Enough that adding to the decoder's gradient, once for so many rows, costs little beside the product."""
+"""Above the limit: enough that adding to the decoder's gradient, once for so many rows, costs little beside the
+product."""
 KEPT_BYTES = 1 << 26
-"""Probabilities that are kept for the backward pass at most; multiplying the decoder's gradient costs a pass over it
-instead, 1 % of a step with H = 256."""
+"""Probabilities that are kept for the backward pass at most."""
 _UNSURE = 69.0
 """Losses above come from probabilities below 1e-30, which may have lost digits to underflow."""
 
@@ -33,73 +32,27 @@ def linear_cross_entropy_reference(hidden: Tensor, weight: Tensor, bias: Tensor,
 
 class _LinearCrossEntropy(Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, kept_bytes: int) -> Tensor:
-        keep = hidden.element_size() * len(hidden) * len(weight) <= kept_bytes
-        ctx.save_for_backward(hidden, weight, bias, labels)
-        ctx.kept, ctx.grads = [], _Gradients.zeros(hidden, bias)
-        loss = hidden.new_zeros((), dtype=torch.float64)
-        for rows in _pieces(len(hidden)):
-            scores = torch.addmm(bias, hidden[rows], weight.mT)
-            target = _at_labels(scores, labels[rows])
-            probabilities = torch.softmax(scores, 1, out=scores)
-            losses = -_at_labels(probabilities, labels[rows]).log()
-            unsure = (losses > _UNSURE).nonzero().squeeze(1)
-            if len(unsure):
-                exact = torch.addmm(bias, hidden[rows][unsure], weight.mT).logsumexp(1) - target[unsure]
-                losses[unsure] = exact
-            loss += losses.masked_fill(labels[rows] == IGNORED_LABEL, 0).sum(dtype=torch.float64)
-            if keep:
-                ctx.kept.append(probabilities)
-            else:
-                ctx.grads = ctx.grads.plus(rows, probabilities, hidden, weight, labels)
-        return loss.to(hidden.dtype)
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> Tensor:
+        scores = torch.addmm(bias, hidden, weight.mT)
+        at = labels.clamp(min=0).unsqueeze(1)
+        target = scores.gather(1, at).squeeze(1)
+        probabilities = torch.softmax(scores, 1, out=scores)
+        losses = -probabilities.gather(1, at).squeeze(1).log()
+        unsure = (losses > _UNSURE).nonzero().squeeze(1)
+        if len(unsure):
+            losses[unsure] = torch.addmm(bias, hidden[unsure], weight.mT).logsumexp(1) - target[unsure]
+        ctx.save_for_backward(hidden, weight, labels)
+        ctx.probabilities = probabilities
+        return losses.masked_fill(labels == IGNORED_LABEL, 0).sum(dtype=torch.float64).to(hidden.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight, _, labels = ctx.saved_tensors
-        grads: _Gradients = ctx.grads
-        if ctx.kept:
-            hidden = hidden * grad  # the small factor, not the gradient of the whole vocabulary
-            for rows, probabilities in zip(_pieces(len(hidden)), ctx.kept, strict=True):
-                grads = grads.plus(rows, probabilities, hidden, weight, labels)
-        elif grads.weight is not None:
-            grads.weight.mul_(grad)
-        ctx.kept = ctx.grads = None
-        return grads.hidden.mul_(grad), grads.of_weight(weight), grads.bias.mul_(grad), None, None
-
-
-class _Gradients(NamedTuple):
-    """Those of the rows so far."""
-
-    hidden: Tensor
-    weight: Tensor | None
-    bias: Tensor
-
-    @classmethod
-    def zeros(cls, hidden: Tensor, bias: Tensor) -> "_Gradients":
-        return cls(torch.empty_like(hidden), None, torch.zeros_like(bias))
-
-    def plus(self, rows: slice, probabilities: Tensor, hidden: Tensor, weight: Tensor, labels: Tensor) -> "_Gradients":
-        """Add some rows' share; their probabilities are used up."""
-        minus_one_at_labels(probabilities, labels[rows])
-        torch.mm(probabilities, weight, out=self.hidden[rows])
-        self.bias.addmv_(probabilities.mT, probabilities.new_ones(()).expand(len(probabilities)))
-        if self.weight is None:
-            return self._replace(weight=probabilities.mT @ hidden[rows])
-        self.weight.addmm_(probabilities.mT, hidden[rows])
-        return self
-
-    def of_weight(self, weight: Tensor) -> Tensor:
-        return torch.zeros_like(weight) if self.weight is None else self.weight
-
-
-def _pieces(count: int) -> Sequence[slice]:
-    return [slice(start, min(start + _ROWS_AT_ONCE, count)) for start in range(0, count, _ROWS_AT_ONCE)]
-
-
-def _at_labels(values: Tensor, labels: Tensor) -> Tensor:
-    """Return each row's value at its label, (n,); any where there is none."""
-    return values.gather(1, labels.clamp(min=0).unsqueeze(1)).squeeze(1)
+        hidden, weight, labels = ctx.saved_tensors
+        slopes, ctx.probabilities = ctx.probabilities, None
+        minus_one_at_labels(slopes, labels)
+        grad_bias = slopes.mT @ grad.expand(len(slopes))
+        # The small factor is multiplied, not the gradient of the whole vocabulary.
+        return (slopes @ weight).mul_(grad), slopes.mT @ (hidden * grad), grad_bias, None
 
 
 def minus_one_at_labels(probabilities: Tensor, labels: Tensor) -> None:
@@ -126,4 +79,6 @@ def linear_cross_entropy(
     Returns:
         (), natural-log units, summed in float64.
     """
-    return _LinearCrossEntropy.apply(hidden, weight, bias, labels, kept_bytes)
+    if hidden.element_size() * len(hidden) * len(weight) > kept_bytes:
+        return chunked_cross_entropy(hidden, weight, bias, labels, _ROWS_AT_ONCE)
+    return _LinearCrossEntropy.apply(hidden, weight, bias, labels)
