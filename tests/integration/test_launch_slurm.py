@@ -82,7 +82,8 @@ def test_a_job_that_is_stopped_and_requeued_ends_both_phases_as_torchrun_does(
     wait_until(lambda: metrics(run, "end"), 60, "the end of the first session")
     assert [row["reason"] for row in metrics(run, "end")] == ["signal"], log.read_text()
     assert slurm.wait_for(job, ("PENDING", "FAILED"), 60) == "PENDING", log.read_text()
-    assert slurm.call("scontrol", "update", f"JobId={job}", "StartTime=now").returncode == 0  # by itself in 2 minutes
+    # By itself in 2 minutes; within the same second slurmd takes it for the job that it has just killed ("revoked").
+    assert slurm.call("scontrol", "update", f"JobId={job}", "StartTime=now+3seconds").returncode == 0
     assert slurm.wait_for(job, ("COMPLETED", "FAILED"), 120) == "COMPLETED", log.read_text()
     assert [row["reason"] for row in metrics(run, "end")] == ["signal", "finished", "finished"]
     assert slurm.field(job, "Restarts") == "1"
