@@ -46,7 +46,7 @@ def compare(name: str, task: BenchmarkTask, options: argparse.Namespace) -> dict
     updates = options.max_steps or task.updates
     flags = {
         **files_of(task.program, options.data or real_data(), work), **task.flags, "max_steps": updates,
-        "eval_interval": max(1, updates // (options.points or task.points)),
+        "eval_interval": max(1, updates // options.points),
         "init_checkpoint": options.model or real_model(), "do_train": True, "do_eval": True, "keep_best": False,
         "device": "cpu", "cache_dir": work / "features",
     }  # fmt: skip
@@ -140,7 +140,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--max_steps", type=int, default=None, help="updates of every task; by default each its own")
-    parser.add_argument("--points", type=int, default=None, help="evaluations of a training; by default each its own")
+    parser.add_argument("--points", type=int, default=4, help="evaluations of a training")
     parser.add_argument("--model", type=Path, default=None, help="Hugging Face folder, by default MiniLM's")
     parser.add_argument("--data", type=Path, default=None, help="folder laid out as the shared data")
     parser.add_argument("--work", type=Path, default=REPOSITORY / "runs/benchmarks/finetuning")

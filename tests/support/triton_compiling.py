@@ -82,7 +82,7 @@ def compiled_by(case: Callable[[], None]) -> list[tuple[str, Any]]:
     run = JITFunction.run
 
     def compile_only(self: JITFunction, *args: Any, grid: Any, warmup: bool, **options: Any) -> None:
-        name = self.__module__.rpartition(".")[2] + self.__name__
+        name = f"{self.__module__.rpartition('.')[2]}_{self.__name__.lstrip('_')}"
         compiled.append((name, run(self, *args, grid=grid, warmup=True, **options)))
 
     triton.runtime.driver.set_active(

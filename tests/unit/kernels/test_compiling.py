@@ -24,11 +24,11 @@ def test_every_kernel_compiles_for_hopper_and_fits_its_registers(tmp_path: Path)
         "triton_gelu_backward",
         "triton_lamb_moments",
         "triton_lamb_apply",
-        "triton_attention_forward",
-        "triton_attention_backward_one_tile",
-        "triton_attention_products",
-        "triton_attention_backward_keys",
-        "triton_attention_backward_queries",
+        "triton_attention_kernels_forward",
+        "triton_attention_kernels_backward_one_tile",
+        "triton_attention_kernels_products",
+        "triton_attention_kernels_backward_keys",
+        "triton_attention_kernels_backward_queries",
     }
     for row in rows:
         assert row["spilled_bytes"] == 0, row
