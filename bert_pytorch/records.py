@@ -146,7 +146,8 @@ class MicroBatch(NamedTuple):
     row_length: int | None = None
     """Tokens of a row, of which T is a multiple; sequences end where a row does.  None: packed, without rows."""
     is_sequence: np.ndarray | None = None
-    """bool (B,), False at slots that are empty or padding; None: all are sequences."""
+    """bool (B,), False at slots that are empty or padding, and in what stands in for a rank that has no sequence; None:
+    all are sequences."""
 
     @property
     def num_tokens(self) -> int:

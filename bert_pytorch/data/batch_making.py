@@ -35,15 +35,18 @@ class BatchMaker:
     def row_shape(self, rows: int, slots: int) -> RowShape:
         """Return the shape of micro-batches of so many rows, each of at most `slots` sequences.
 
-        The rows are as long as the longest corpus's, whatever a curriculum cuts.
+        The rows are as long as the longest corpus's, whatever a curriculum cuts.  A rank that takes none has one, of
+        padding.
         """
         assert self._policy is not None
         length = self.corpora.sequence_length
         static = any(source.static for source in self.corpora.sources)
-        return RowShape(rows, length, slots, most_masked(length, slots, self._policy, static=static), self._pad_id)
+        return RowShape(
+            max(rows, 1), length, slots, most_masked(length, slots, self._policy, static=static), self._pad_id
+        )
 
     def make(self, seed: int, samples: Samples, longest: int | None = None) -> MicroBatch:
-        """Return a micro-batch of samples; an empty choice gives a stand-in that adds nothing to any loss.
+        """Return a micro-batch of samples; an empty choice gives a stand-in that adds nothing to any loss or count.
 
         Args:
             seed: of the masks.
@@ -51,7 +54,7 @@ class BatchMaker:
             longest: tokens that a sequence may have, as in `UpdatePlan`; None cuts nothing.
         """
         if len(samples.indices) == 0:
-            return _without_labels(self.make(seed, Samples(np.zeros(1, np.int64), self._any_sample()), longest))
+            return as_stand_in(self.make(seed, Samples(np.zeros(1, np.int64), self._any_sample()), longest))
         keys = sample_keys(seed, samples.epochs, samples.indices)
         batches = []
         for part in self.corpora.parts(samples.indices):
@@ -123,6 +126,18 @@ class BatchMaker:
         raise AssertionError("Corpora.exclude leaves one")
 
 
+def as_stand_in(batch: MicroBatch) -> MicroBatch:
+    """Make a packed micro-batch count nowhere: it is computed by a rank that has none, so that none waits for it."""
+    none = np.zeros(0, dtype=np.int64)
+    pairs = None if batch.next_sentence_labels is None else np.full(batch.num_sequences, IGNORED_LABEL, dtype=np.int64)
+    return batch._replace(
+        masked_positions=none,
+        labels=none,
+        next_sentence_labels=pairs,
+        is_sequence=np.zeros(batch.num_sequences, dtype=bool),
+    )
+
+
 def _of_about(micro_batches: list[Samples], size: int) -> Iterator[list[Samples]]:
     """Yield runs of micro-batches of about `size` samples together."""
     group: list[Samples] = []
@@ -139,9 +154,3 @@ def _special_table(vocabulary: Vocabulary) -> np.ndarray:
     table = np.zeros(len(vocabulary.tokens), dtype=bool)
     table[list(vocabulary.structural_ids)] = True
     return table
-
-
-def _without_labels(batch: MicroBatch) -> MicroBatch:
-    none = np.zeros(0, dtype=np.int64)
-    pairs = None if batch.next_sentence_labels is None else np.full(batch.num_sequences, IGNORED_LABEL, dtype=np.int64)
-    return batch._replace(masked_positions=none, labels=none, next_sentence_labels=pairs)

@@ -36,6 +36,8 @@ class PackedBatch(NamedTuple):
     of each slot that is not empty; what shall run with fixed shapes does not look at them."""
     row_length: int | None = None
     """Tokens of a row, of which T is a multiple and which no sequence crosses; None without rows."""
+    stands_in: bool = False
+    """Whether nothing in it counts: a packed batch of a rank that has no sequence and takes part."""
 
     @property
     def max_seqlen(self) -> int:
@@ -46,7 +48,7 @@ class PackedBatch(NamedTuple):
     def real_tokens(self) -> Tensor | None:
         """Which tokens are no padding, bool (T,); None where all are."""
         if self.row_length is None:
-            return None
+            return torch.zeros_like(self.input_ids, dtype=torch.bool) if self.stands_in else None
         rows = len(self.input_ids) // self.row_length
         slots = (len(self.cu_seqlens) - 1) // rows
         padding_starts = self.cu_seqlens[slots - 1 :: slots].unsqueeze(1)  # the last slot of each row
@@ -71,4 +73,5 @@ class PackedBatch(NamedTuple):
             next_sentence_labels=None if labels is None else move(labels),
             lengths=tuple(length for length in np.diff(batch.cu_seqlens).tolist() if length),
             row_length=batch.row_length,
+            stands_in=batch.row_length is None and batch.num_sequences == 0,
         )

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 import transformers
 from torch import Tensor, nn
 
+from bert_pytorch.data.batch_making import as_stand_in
 from bert_pytorch.data.loader import Update
 from bert_pytorch.interop.huggingface import export_huggingface, their_tensors
 from bert_pytorch.models.distillation import TaughtModel, Teacher
@@ -123,6 +124,7 @@ def test_losses_and_gradients_of_the_student_are_those_of_a_dense_computation_in
 FORMS = {
     "one micro-batch": lambda one, other: [joined(one, other)],
     "two": lambda one, other: [one, other],
+    "two, and one that stands in": lambda one, other: [one, as_stand_in(random_micro_batch((7, 3), V)), other],
     "one in fixed rows": lambda one, other: [in_rows(joined(one, other), 3)],
     "two in fixed rows": lambda one, other: [in_rows(one, 1), in_rows(other, 12)],
 }
