@@ -42,8 +42,6 @@ class Meeting(NamedTuple):
     """On a file system that all machines share."""
     hosted_by_agent: bool = False
     """Whether torchrun's agent keeps the store, so that rank 0 must not."""
-    attempt: int = 0
-    """How often torchrun started the processes anew; each time is a meeting of its own."""
     hosts: tuple[str, ...] = ()
     """Machines of the job, where a list says so."""
 
@@ -134,7 +132,6 @@ def find_meeting(
     if init_method is not None:
         return _parsed(init_method)._replace(hosts=hosts)
     agent = environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    attempt = environment.get("TORCHELASTIC_RESTART_COUNT", "0")
     host = environment.get("MASTER_ADDR") or _first_host(environment, ranks, hosts)
     port = environment.get("MASTER_PORT")
     if ranks.starter in ("torchrun", "PyTorchJob") and port is None:
@@ -142,7 +139,7 @@ def find_meeting(
     number = int(port) if port is not None and port.isdecimal() else _port_of(environment, ranks)
     if port is not None and not (port.isdecimal() and 0 < number < 65536):
         raise ConfigError("environment", [f"found MASTER_PORT={port!r}, wanted a number from 1 to 65535."])
-    return Meeting(host, number, None, agent, int(attempt) if attempt.isdecimal() else 0, hosts)
+    return Meeting(host, number, None, agent, hosts)
 
 
 def job_hosts(environment: Mapping[str, str], read: Callable[[str], str]) -> tuple[str, ...]:

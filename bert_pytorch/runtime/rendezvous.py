@@ -3,6 +3,7 @@
 import datetime
 import socket
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 
 import torch.distributed as dist
@@ -30,6 +31,10 @@ class RendezvousConfig(Settings):
 def meet(meeting: Meeting, ranks: Ranks, environment: Mapping[str, str], timeout_seconds: float) -> dist.Store:
     """Wait until all ranks have joined and return their store.
 
+    A store may be older than this meeting: torchrun's agents start processes anew and keep it, and do not count their
+    starts alike.  So each rank says that it is here under a name of its own making, rank 0 answers with that of the
+    meeting, and only who has taken up the answer has joined.
+
     Args:
         meeting: where.
         ranks: this process's place.
@@ -41,20 +46,79 @@ def meet(meeting: Meeting, ranks: Ranks, environment: Mapping[str, str], timeout
     """
     deadline = time.monotonic() + timeout_seconds
     store = _open_store(meeting, ranks, timeout_seconds)
-    roll = dist.PrefixStore(f"bert_pytorch/{meeting.attempt}", store)
-    if meeting.file is not None and roll.add(f"taken {ranks.rank}", 1) > 1:
+    board = dist.PrefixStore("bert_pytorch", store)
+    if meeting.file is not None and board.add(f"taken {ranks.rank}", 1) > 1:
         raise BertPytorchError(
             f"{meeting.file}: rank {ranks.rank} joined there already: an earlier run left the file, or two processes "
             "have one rank. Remove the file, or name a new one with --init_method for each start."
         )
-    roll.set(f"rank {ranks.rank}", machine_name(environment))
-    keys = [f"rank {rank}" for rank in range(ranks.size)]
-    while not roll.check(keys):
+    attendance = _Attendance(board, ranks, machine_name(environment))
+    attend = attendance.call if ranks.rank == 0 else attendance.answer
+    while not attend():
         if time.monotonic() > deadline:
-            joined = {rank: roll.get(key).decode() for rank, key in enumerate(keys) if roll.check([key])}
-            raise BertPytorchError(who_is_missing(joined, ranks.size, meeting, timeout_seconds))
+            raise BertPytorchError(who_is_missing(attendance.joined(), ranks.size, meeting, timeout_seconds))
         time.sleep(POLL_SECONDS)
-    return dist.PrefixStore("run", roll)
+    return dist.PrefixStore(f"run {attendance.meeting}", board)
+
+
+class _Attendance:
+    """Who is at a meeting, as one rank knows it.
+
+    Args:
+        board: a store that all ranks see.
+        ranks: this process's place.
+        machine: its name.
+    """
+
+    def __init__(self, board: dist.Store, ranks: Ranks, machine: str) -> None:
+        self._board = board
+        self._ranks = ranks
+        self._machine = machine
+        self._own = uuid.uuid4().hex
+        self._absent = set(range(1, ranks.size))
+        self._answered: dict[int, bytes] = {}
+        self.meeting = self._own if ranks.rank == 0 else ""
+        """Its name, empty while it is not known."""
+        board.set(f"here {ranks.rank}", f"{self._own} {machine}")
+        if ranks.rank == 0:
+            self._join()
+
+    def call(self) -> bool:
+        """Answer on rank 0 whoever said that it is here; return whether all have joined."""
+        for rank in list(self._absent):
+            if self._board.check([self._joined_key(rank)]):
+                self._absent.remove(rank)
+            elif self._board.check([f"here {rank}"]):
+                name = self._board.get(f"here {rank}").partition(b" ")[0]
+                if self._answered.get(rank) != name:
+                    self._answered[rank] = name
+                    self._board.set(f"answer {rank}", f"{name.decode()} {self.meeting}")
+        if not self._absent:
+            self._board.set(f"complete {self.meeting}", "")
+        return not self._absent
+
+    def answer(self) -> bool:
+        """Take up rank 0's answer on another rank; return whether all have."""
+        key = f"answer {self._ranks.rank}"
+        if self._board.check([key]):
+            name, meeting = self._board.get(key).decode().split()
+            if name == self._own and meeting != self.meeting:
+                self.meeting = meeting
+                self._join()
+        return bool(self.meeting) and self._board.check([f"complete {self.meeting}"])
+
+    def joined(self) -> dict[int, str]:
+        """Return the machines of ranks that have come; without an answer of rank 0, of those that say so."""
+        key = self._joined_key if self.meeting else "here {}".format
+        others = set(range(0 if self.meeting else 1, self._ranks.size)) - {self._ranks.rank}
+        found = {rank: self._board.get(key(rank)).decode() for rank in others if self._board.check([key(rank)])}
+        return {self._ranks.rank: self._machine} | {rank: text.split()[-1] for rank, text in found.items()}
+
+    def _join(self) -> None:
+        self._board.set(self._joined_key(self._ranks.rank), self._machine)
+
+    def _joined_key(self, rank: int) -> str:
+        return f"joined {self.meeting} {rank}"
 
 
 def who_is_missing(joined: Mapping[int, str], size: int, meeting: Meeting, seconds: float) -> str:

@@ -1,10 +1,8 @@
 """Real runs stopped and resumed on other ranks, with damaged shards or skipped updates: the data that was recorded."""
 
-import contextlib
 import json
 import re
 import shutil
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,15 @@ from bert_pytorch.inspect.__main__ import main as inspect
 from bert_pytorch.inspect.batch import BatchConfig, digest, open_run_data, rebuilt
 from bert_pytorch.inspect.run_records import find_update
 from bert_pytorch.training.step import OptimizerStep
-from tests.support.runs import metrics, pretrain_here, pretraining_command, run_program, started, torchrun, wait_until
+from tests.support.runs import (
+    metrics,
+    pretrain_here,
+    pretraining_command,
+    run_program,
+    started_ranks,
+    torchrun,
+    wait_until,
+)
 
 
 @pytest.fixture
@@ -74,12 +80,6 @@ def assert_same_course(run: Path, whole: Path, steps: int) -> None:
         assert [row[key] for row in ours] == pytest.approx([row[key] for row in theirs], rel=1e-6)
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
 def checkpoints_of(run: Path) -> list[int]:
     return sorted(int(path.stem.removeprefix("ckpt_")) for path in (run / "pretrain_ckpts").glob("ckpt_*.pt"))
 
@@ -87,13 +87,7 @@ def checkpoints_of(run: Path) -> list[int]:
 def test_two_ranks_killed_and_resumed_by_one(flags: dict[str, Any], tmp_path: Path) -> None:
     whole, run = tmp_path / "whole", tmp_path / "run"
     flags |= {"length_group_updates": 3, "max_steps": 300}
-    with contextlib.ExitStack() as ranks:
-        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
-        command, log = pretraining_command(**flags, output_dir=run), tmp_path / "log"
-        both = [
-            ranks.enter_context(started(command, log, RANK=str(rank), LOCAL_RANK=str(rank), **meeting))
-            for rank in range(2)
-        ]
+    with started_ranks([pretraining_command(**flags, output_dir=run)] * 2, tmp_path / "log") as both:
         wait_until(lambda: len(metrics(run, "train")) >= 5 or both[0].poll() is not None, 60, "five updates")
         for process in both:  # as torchrun's workers, and none is left to say goodbye
             process.kill()

@@ -90,7 +90,7 @@ def meeting(
 
 
 def test_torchrun_says_where_and_keeps_the_store() -> None:
-    assert meeting(TORCHRUN) == Meeting("n1", 29400, None, True, 2, ())
+    assert meeting(TORCHRUN) == Meeting("n1", 29400, None, True, ())
 
 
 @pytest.mark.parametrize(

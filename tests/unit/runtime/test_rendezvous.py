@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch.distributed as dist
 
 from bert_pytorch.errors import BertPytorchError
 from bert_pytorch.runtime.ranks import Meeting, Ranks
@@ -73,14 +74,15 @@ def test_a_file_of_an_earlier_run_is_refused(tmp_path: Path) -> None:
         (tmp_path / "store").touch()
 
 
-def test_a_restart_is_a_meeting_of_its_own(tmp_path: Path) -> None:
-    import torch.distributed as dist
-
+def test_processes_that_an_agent_started_anew_meet_anew_at_its_store() -> None:
     agent = dist.TCPStore("127.0.0.1", free_port(), None, True, wait_for_workers=False)
     meeting = Meeting("127.0.0.1", agent.port, hosted_by_agent=True)
-    assert len(meet_in_threads(meeting, 2)) == 2
-    with pytest.raises(BertPytorchError, match="1 of 2 ranks joined"):
-        meet(meeting._replace(attempt=1), Ranks(0, 2), {}, 0.3)
+    first, second = meet_in_threads(meeting, 2), meet_in_threads(meeting, 2)
+    first[0].set("word", "old")  # type: ignore[attr-defined]
+    assert not any(store.check(["word"]) for store in second)  # type: ignore[attr-defined]
+    for rank in (0, 1):  # what the processes before left there is nobody's coming
+        with pytest.raises(BertPytorchError, match=f"missing: rank {1 - rank}"):
+            meet(meeting, Ranks(rank, 2), {}, 0.3)
 
 
 def test_full_names_count_as_the_machines_of_the_list() -> None:
