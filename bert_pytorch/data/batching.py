@@ -1,15 +1,15 @@
-"""How many samples an update takes, and how they are shared among ranks and micro-batches.
+"""How many samples an update takes, how long they may be, and how many of them fit into a micro-batch of each rank.
 
-Everything is a pure function of (position, number of the update): the same on every rank, however many there are, so
-that no rank takes a step more than another.  A_r micro-batches are as many on every rank; one may be empty.
+Everything is a pure function of the configuration and the number of the update: the same on every rank, so that no rank
+takes a step more than another.
 """
 
-import itertools
 from typing import NamedTuple
 
 import numpy as np
 
-from bert_pytorch.data.config import BatchConfig
+from bert_pytorch.data.config import MEASURE, BatchConfig
+from bert_pytorch.data.dealing import budgets_of, parse_sizes, smallest_budget
 from bert_pytorch.errors import ConfigError
 
 
@@ -48,20 +48,58 @@ def total_amount(config: BatchConfig, updates: int) -> int:
     return sum(update_size(config, number).amount for number in range(ramp)) + full * (updates - ramp)
 
 
-def refuse_small_budgets(sequence_length: int, **budgets: int | None) -> None:
-    """Raise `ConfigError` where a budget of tokens, by the name of its flag, has no room for a sequence of the set."""
-    problems = [
-        f"--{name}: found {found}, wanted at least {sequence_length}, the length of the corpus's sequences."
-        for name, found in budgets.items()
-        if found is not None and found < sequence_length
-    ]
+def sizes_of_ranks(config: BatchConfig, world_size: int) -> tuple[int, ...]:
+    """Return the most sequences of a micro-batch of each rank (with --packing rows: rows; with --max_tokens: shares).
+
+    Where they are still to be measured, every rank has the size of the fastest.
+
+    Raises:
+        ConfigError: if --local_batch_sizes names another number of ranks.
+    """
+    if config.local_batch_sizes in (None, MEASURE):
+        return (config.local_batch_size,) * world_size
+    assert config.local_batch_sizes is not None
+    sizes = parse_sizes(config.local_batch_sizes)
+    if len(sizes) != world_size:
+        problem = (
+            f"found {len(sizes)} sizes ({config.local_batch_sizes}) for {world_size} ranks, wanted one for each, in "
+            "their order. Give as many, or --local_batch_sizes measure, which fits any number."
+        )
+        raise ConfigError("--local_batch_sizes", [problem])
+    return sizes
+
+
+def rows_of_ranks(config: BatchConfig, row_length: int, world_size: int) -> tuple[int, ...]:
+    """Return the rows of every micro-batch of each rank with --packing rows."""
+    sizes = sizes_of_ranks(config, world_size)
+    if config.max_tokens is None:
+        return sizes
+    return tuple((budgets_of(config.max_tokens, sizes) // row_length).tolist())
+
+
+def refuse_small_budgets(config: BatchConfig, sequence_length: int, sizes: tuple[int, ...], *, updates: bool) -> None:
+    """Raise `ConfigError` where a budget of tokens has no room for a sequence of the set.
+
+    Args:
+        config: of the run.
+        sequence_length: of the set.
+        sizes: of the ranks.
+        updates: whether that of an update counts, which evaluation does not have.
+    """
+    problems = []
+    found, total = config.max_tokens, config.global_batch_tokens if updates else None
+    wanted = f"wanted at least {sequence_length}, the length of the corpus's sequences"
+    if found is not None and found < sequence_length:
+        problems.append(f"--max_tokens: found {found}, {wanted}.")
+    elif found is not None and (part := smallest_budget(found, sizes)) < sequence_length:
+        problems.append(
+            f"--max_tokens: found {found}, of which the sizes of the ranks (--local_batch_sizes) make parts of {part} "
+            f"tokens, {wanted}: give more, or sizes in simpler proportions (16,8 instead of 16,9)."
+        )
+    if total is not None and total < sequence_length:
+        problems.append(f"--global_batch_tokens: found {total}, {wanted}.")
     if problems:
         raise ConfigError("a budget of tokens", problems)
-
-
-def rows_of_micro_batch(config: BatchConfig, row_length: int) -> int:
-    """Return the rows of every micro-batch with --packing rows."""
-    return config.local_batch_size if config.max_tokens is None else config.max_tokens // row_length
 
 
 def longest_at(config: BatchConfig, number: int, sequence_length: int) -> int:
@@ -81,76 +119,3 @@ def sequences_in_budget(lengths: np.ndarray, budget: int) -> int:
         budget: tokens.
     """
     return max(1, int(np.searchsorted(np.cumsum(lengths, dtype=np.int64), budget, side="right")))
-
-
-def deal_by_count(size: int, local_batch_size: int, rank: int, world_size: int) -> list[np.ndarray]:
-    """Share samples among ranks in turn, and a rank's share among micro-batches that differ by at most one sample.
-
-    Where a share has fewer samples than micro-batches, one is empty and that rank takes part with nothing to add.
-
-    Args:
-        size: samples of the update over all ranks.
-        local_batch_size: the most samples of one micro-batch.
-        rank: this rank.
-        world_size: number of ranks.
-
-    Returns:
-        For each micro-batch its samples' numbers in the update, int64.
-    """
-    mine = np.arange(rank, size, world_size)
-    count = _micro_batches(size, local_batch_size, world_size)
-    bounds = [len(mine) * i // count for i in range(count + 1)]
-    return [mine[start:stop] for start, stop in itertools.pairwise(bounds)]
-
-
-def deal_by_tokens(lengths: np.ndarray, max_tokens: int, rank: int, world_size: int, grouped: bool) -> list[np.ndarray]:
-    """Share samples so that ranks and micro-batches hold about equally many tokens, each at most `max_tokens`.
-
-    Args:
-        lengths: int (n,), tokens of each sample of the update, each at most `max_tokens`.
-        max_tokens: the most tokens of one micro-batch.
-        rank: this rank.
-        world_size: number of ranks.
-        grouped: whether a micro-batch shall hold samples of similar lengths, else of all lengths.
-
-    Returns:
-        For each micro-batch its samples' numbers in the update, int64.
-    """
-    order = np.argsort(-lengths.astype(np.int64), kind="stable")
-    count = max(1, -(-int(lengths.sum(dtype=np.int64)) // (world_size * max_tokens)))
-    while True:
-        bins = _grouped_bins(lengths[order], count, world_size) if grouped else _snake(len(order), count * world_size)
-        fullest = np.bincount(bins, lengths[order], count * world_size).max()
-        if fullest <= max_tokens:
-            return [order[bins == turn * world_size + rank] for turn in range(count)]
-        count += 1
-
-
-def deal_grouped_by_count(lengths: np.ndarray, local_batch_size: int, rank: int, world_size: int) -> list[np.ndarray]:
-    """Share samples as `deal_by_count` does, but a micro-batch holds samples of similar lengths, on all ranks."""
-    order = np.argsort(-lengths.astype(np.int64), kind="stable")
-    count = _micro_batches(len(order), local_batch_size, world_size)
-    bounds = [len(order) * i // count for i in range(count + 1)]
-    turns = (order[start:stop] for start, stop in itertools.pairwise(bounds))
-    return [turn[_snake(len(turn), world_size) == rank] for turn in turns]
-
-
-def _micro_batches(size: int, local_batch_size: int, world_size: int) -> int:
-    largest_share = -(-size // world_size)
-    return -(-largest_share // local_batch_size)
-
-
-def _snake(size: int, bins: int) -> np.ndarray:
-    """Deal sorted items there and back again, 0 … b-1, b-1 … 0, which keeps sums close: the bin of each, int64."""
-    turn, place = np.divmod(np.arange(size), bins)
-    return np.where(turn % 2, bins - 1 - place, place)
-
-
-def _grouped_bins(lengths: np.ndarray, count: int, world_size: int) -> np.ndarray:
-    """Cut sorted samples into `count` stretches of about equal tokens, and each among the ranks: bins, int64 (n,)."""
-    before = np.cumsum(lengths, dtype=np.int64) - lengths
-    turns = np.minimum(before * count // max(int(lengths.sum(dtype=np.int64)), 1), count - 1)
-    firsts = np.searchsorted(turns, np.arange(count))
-    within = np.arange(len(lengths)) - firsts[turns]
-    turn, place = np.divmod(within, world_size)
-    return turns * world_size + np.where(turn % 2, world_size - 1 - place, place)

@@ -7,8 +7,12 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, field_validator
 
 from bert_pytorch.config.settings import Settings
+from bert_pytorch.data.dealing import parse_sizes
 from bert_pytorch.data.masking import EvaluationMaskingConfig, MaskingConfig
 from bert_pytorch.data.texts.config import TextConfig
+
+MEASURE = "measure"
+"""--local_batch_sizes that are found out at the start."""
 
 
 class LoaderConfig(Settings):
@@ -31,6 +35,11 @@ class BatchConfig(Settings):
     local_batch_size: int = Field(8, ge=1)
     """Most sequences of one micro-batch on one rank: as many as the memory holds.  With --packing rows: rows of every
     micro-batch, each of several sequences."""
+    local_batch_sizes: str | None = None
+    """Instead of --local_batch_size, where ranks differ: the size of each, in the order of ranks: 16,16,8, or 16x8,8x4
+    for 8 ranks of 16 and 4 of 8; one of size 0 only takes part.  measure: the fastest rank has --local_batch_size, the
+    others fewer by the speed that is measured at the start.  With --max_tokens: the proportions of their budgets.  An
+    update's sequences are the same whatever the sizes."""
     max_tokens: int | None = Field(None, ge=1)
     """Instead of --local_batch_size, where given: most tokens of one micro-batch on one rank; ranks and micro-batches
     then get about equally many, also in evaluation.  With --packing rows: as many rows as have room in it."""
@@ -63,6 +72,14 @@ class BatchConfig(Settings):
                 f"--batch_ramp_start {self.batch_ramp_start} is more than --global_batch_{unit} {full}, where the ramp "
                 "ends; give a smaller start."
             )
+        if self.local_batch_sizes not in (None, MEASURE):
+            try:
+                parse_sizes(str(self.local_batch_sizes))
+            except ValueError as error:
+                yield (
+                    f"--local_batch_sizes: found {self.local_batch_sizes!r} ({error}), wanted the size of each rank: "
+                    "16,16,8, or 16x2,8 for the same, or measure."
+                )
         if self.packing == "rows" and self.length_group_updates:
             yield (
                 f"--packing rows fills rows with sequences of all lengths; with --length_group_updates "

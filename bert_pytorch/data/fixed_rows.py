@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bert_pytorch.data.dealing import num_micro_batches, share_of
 from bert_pytorch.data.masking import MaskingPolicy, masked_counts
 from bert_pytorch.data.row_packing import RowPlan
 from bert_pytorch.records import IGNORED_LABEL, MicroBatch
@@ -83,24 +84,26 @@ def most_masked(length: int, slots: int, policy: MaskingPolicy, *, static: bool)
     return int(best[length])
 
 
-def deal_rows(plan: RowPlan, rows: int, rank: int, world_size: int) -> list[tuple[np.ndarray, RowPlaces]]:
-    """Share planned rows among ranks in turn, and a rank's rows among micro-batches of `rows` rows each.
+def deal_rows(plan: RowPlan, sizes: tuple[int, ...], rank: int) -> list[tuple[np.ndarray, RowPlaces]]:
+    """Share planned rows among ranks, and a rank's rows among micro-batches of as many rows as its size.
 
     Every rank gets as many micro-batches, at least one; what is missing in the last ones are empty rows.
 
     Args:
         plan: rows of all samples of an update.
-        rows: R.
+        sizes: rows of a micro-batch of each rank.
         rank: this rank.
-        world_size: number of ranks.
 
     Returns:
         For each micro-batch its samples' numbers in the update, int64, ordered by place, and their places.
     """
-    count = max(1, -(-plan.num_rows // (world_size * rows)))
-    mine = np.flatnonzero(plan.rows % world_size == rank)
+    count = max(1, num_micro_batches(plan.num_rows, sizes))
+    order = np.full(plan.num_rows, -1)
+    shared = share_of(plan.num_rows, sizes, rank)
+    order[shared] = np.arange(len(shared))
+    mine = np.flatnonzero(order[plan.rows] >= 0)
     mine = mine[np.lexsort((plan.slots[mine], plan.rows[mine]))]
-    turns, within = np.divmod(plan.rows[mine] // world_size, rows)
+    turns, within = np.divmod(order[plan.rows[mine]], max(sizes[rank], 1))
     edges = np.searchsorted(turns, np.arange(count + 1))
     stretches = (slice(edges[turn], edges[turn + 1]) for turn in range(count))
     return [(mine[part], RowPlaces(within[part], plan.slots[mine[part]])) for part in stretches]

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from bert_pytorch.data.batch_making import BatchMaker
-from bert_pytorch.data.batching import deal_by_tokens, refuse_small_budgets, rows_of_micro_batch
+from bert_pytorch.data.batching import refuse_small_budgets, rows_of_ranks, sizes_of_ranks
 from bert_pytorch.data.config import BatchConfig
 from bert_pytorch.data.corpora import Corpora
+from bert_pytorch.data.dealing import budgets_of, deal_by_tokens, share_of
 from bert_pytorch.data.planning import deal_samples_in_rows
 from bert_pytorch.data.sampling import Samples
 from bert_pytorch.records import MicroBatch
@@ -38,13 +39,14 @@ class EvaluationLoader:
         self._batches = batches
         self._config = config
         self._rank = rank
-        self._world_size = world_size
+        self._sizes = sizes_of_ranks(config, world_size)
         self._shard = 0
         length = self.corpora.sequence_length
-        refuse_small_budgets(length, max_tokens=config.max_tokens)
+        refuse_small_budgets(config, length, self._sizes, updates=False)
         self._row_shape = None
+        self._rows = rows_of_ranks(config, length, world_size)
         if config.packing == "rows":
-            self._row_shape = batches.row_shape(rows_of_micro_batch(config, length), config.max_sequences_per_row)
+            self._row_shape = batches.row_shape(self._rows[rank], config.max_sequences_per_row)
 
     @property
     def corpora(self) -> Corpora:
@@ -58,10 +60,10 @@ class EvaluationLoader:
         return self._by_count()
 
     def _by_count(self) -> Iterator[MicroBatch]:
-        total, step = self.corpora.num_sequences, self._config.local_batch_size * self._world_size
+        total, step = self.corpora.num_sequences, sum(self._sizes)
         for start in range(0, total, step):
             self._expect_shards(start)
-            indices = np.arange(start + self._rank, min(start + step, total), self._world_size)
+            indices = start + share_of(min(step, total - start), self._sizes, self._rank)
             usable = self.corpora.usable(indices)
             samples = _first_pass(indices if usable is None else indices[usable])
             yield self._batches.make(EVALUATION_SEED, samples)
@@ -79,16 +81,16 @@ class EvaluationLoader:
     def _in_rows(self, samples: Samples, lengths: np.ndarray) -> Iterator[MicroBatch]:
         shape = self._row_shape
         assert shape is not None
-        for each, places in deal_samples_in_rows(samples, lengths, shape, self._rank, self._world_size):
+        for each, places in deal_samples_in_rows(samples, lengths, shape, self._rows, self._rank):
             yield from self._batches.make_rows(EVALUATION_SEED, [each], [places], shape)
 
     def _in_budgets(self, samples: Samples, lengths: np.ndarray) -> Iterator[MicroBatch]:
         budget = self._config.max_tokens
         assert budget is not None
         before = np.cumsum(lengths, dtype=np.int64) - lengths
-        stretches = before // (_MICRO_BATCHES_PLANNED * self._world_size * budget)
+        stretches = before // (_MICRO_BATCHES_PLANNED * int(budgets_of(budget, self._sizes).sum()))
         for stretch in np.split(np.arange(len(lengths)), np.flatnonzero(np.diff(stretches)) + 1):
-            for share in deal_by_tokens(lengths[stretch], budget, self._rank, self._world_size, grouped=False):
+            for share in deal_by_tokens(lengths[stretch], budget, self._sizes, self._rank, grouped=False):
                 yield self._batches.make(EVALUATION_SEED, samples.take(stretch[np.sort(share)]))
 
     def _expect_shards(self, start: int) -> None:

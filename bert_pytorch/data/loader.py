@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import NamedTuple
 
 from bert_pytorch.data.batch_making import BatchMaker
-from bert_pytorch.data.batching import refuse_small_budgets, rows_of_micro_batch
+from bert_pytorch.data.batching import refuse_small_budgets, rows_of_ranks, sizes_of_ranks
 from bert_pytorch.data.config import DataConfig
 from bert_pytorch.data.fixed_rows import RowShape
 from bert_pytorch.data.planning import UpdatePlan, UpdatePlanner
@@ -59,12 +59,13 @@ class TrainingLoader:
     def __init__(self, batches: BatchMaker, config: DataConfig, *, rank: int = 0, world_size: int = 1) -> None:
         self.corpora = batches.corpora
         length = self.corpora.sequence_length
-        refuse_small_budgets(length, max_tokens=config.max_tokens, global_batch_tokens=config.global_batch_tokens)
+        refuse_small_budgets(config, length, sizes_of_ranks(config, world_size), updates=True)
         self.batches = batches
         self.config = config
         self.row_shape: RowShape | None = None
         if config.packing == "rows":
-            self.row_shape = batches.row_shape(rows_of_micro_batch(config, length), config.max_sequences_per_row)
+            rows = rows_of_ranks(config, length, world_size)[rank]
+            self.row_shape = batches.row_shape(rows, config.max_sequences_per_row)
         self._planner = UpdatePlanner(self.corpora, config, self.row_shape, rank=rank, world_size=world_size)
         self._window: Hashable = None
 

@@ -10,15 +10,15 @@ import numpy as np
 
 from bert_pytorch.data.batching import (
     UpdateSize,
-    deal_by_count,
-    deal_by_tokens,
-    deal_grouped_by_count,
     longest_at,
+    rows_of_ranks,
     sequences_in_budget,
+    sizes_of_ranks,
     update_size,
 )
 from bert_pytorch.data.config import DataConfig
 from bert_pytorch.data.corpora import Corpora
+from bert_pytorch.data.dealing import deal_by_count, deal_by_tokens, deal_grouped_by_count
 from bert_pytorch.data.fixed_rows import RowPlaces, RowShape, deal_rows
 from bert_pytorch.data.grouping import LengthGroupedStream
 from bert_pytorch.data.row_packing import pack_lengths
@@ -66,7 +66,8 @@ class UpdatePlanner:
         self._config = config
         self._row_shape = row_shape
         self._rank = rank
-        self._world_size = world_size
+        self._sizes = sizes_of_ranks(config, world_size)
+        self._rows = rows_of_ranks(config, corpora.sequence_length, world_size)
         self._stream = sample_stream(corpora, config)
 
     def plan(self, position: int, number: int) -> UpdatePlan:
@@ -80,7 +81,7 @@ class UpdatePlanner:
         samples, lengths = self._drawn(position, size, longest)
         end = position + len(lengths)
         if self._row_shape is not None:
-            dealt = deal_samples_in_rows(samples, lengths, self._row_shape, self._rank, self._world_size)
+            dealt = deal_samples_in_rows(samples, lengths, self._row_shape, self._rows, self._rank)
             return UpdatePlan([each for each, _ in dealt], longest, position, end, [places for _, places in dealt])
         micro_batches = [self._usable(samples.take(share)) for share in self._shares(lengths)]
         return UpdatePlan(micro_batches, longest, position, end)
@@ -100,7 +101,7 @@ class UpdatePlanner:
 
     def _by_count(self, position: int, amount: int) -> list[Samples]:
         """Return this rank's micro-batches where only numbers count: no lengths are read, nor other ranks' samples."""
-        shares = deal_by_count(amount, self._config.local_batch_size, self._rank, self._world_size)
+        shares = deal_by_count(amount, self._sizes, self._rank)
         drawn = self._stream.samples(position + np.concatenate(shares))
         ends = np.cumsum([len(share) for share in shares])[:-1]
         parts = zip(np.split(drawn.epochs, ends), np.split(drawn.indices, ends), strict=True)
@@ -122,13 +123,13 @@ class UpdatePlanner:
             count *= 2
 
     def _shares(self, lengths: np.ndarray) -> list[np.ndarray]:
-        config, where = self._config, (self._rank, self._world_size)
+        config, where = self._config, (self._sizes, self._rank)
         grouped = config.length_group_updates > 0
         if config.max_tokens is not None:
-            return deal_by_tokens(lengths, config.max_tokens, *where, grouped)
+            return deal_by_tokens(lengths, config.max_tokens, *where, grouped=grouped)
         if grouped:
-            return deal_grouped_by_count(lengths, config.local_batch_size, *where)
-        return deal_by_count(len(lengths), config.local_batch_size, *where)
+            return deal_grouped_by_count(lengths, *where)
+        return deal_by_count(len(lengths), *where)
 
     def _usable(self, samples: Samples) -> Samples:
         usable = self.corpora.usable(samples.indices)
@@ -136,13 +137,21 @@ class UpdatePlanner:
 
 
 def deal_samples_in_rows(
-    samples: Samples, lengths: np.ndarray, shape: RowShape, rank: int, world_size: int
+    samples: Samples, lengths: np.ndarray, shape: RowShape, sizes: tuple[int, ...], rank: int
 ) -> list[tuple[Samples, RowPlaces]]:
-    """Pack samples of all ranks into rows and return this rank's micro-batches; left-out shards take no slot."""
+    """Pack samples of all ranks into rows and return this rank's micro-batches; left-out shards take no slot.
+
+    Args:
+        samples: of the update.
+        lengths: int (n,), their tokens.
+        shape: of this rank's micro-batches.
+        sizes: rows of a micro-batch of each rank.
+        rank: this rank.
+    """
     there = np.flatnonzero(lengths)  # those of left-out shards have none
     plan = pack_lengths(lengths[there], shape.length, shape.slots)
     found = []
-    for chosen, places in deal_rows(plan, shape.rows, rank, world_size):
+    for chosen, places in deal_rows(plan, sizes, rank):
         found.append((samples.take(there[chosen]), places))
     return found
 

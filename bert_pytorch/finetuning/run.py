@@ -17,6 +17,7 @@ from bert_pytorch.finetuning.training import train_task
 from bert_pytorch.interop.sources import EXPORTED
 from bert_pytorch.runtime.device import choose_device
 from bert_pytorch.runtime.distributed import World
+from bert_pytorch.runtime.precision import agree_on_precision
 from bert_pytorch.runtime.stopping import StopRequests
 from bert_pytorch.tracking.console import console_log
 from bert_pytorch.tracking.records import EndReason
@@ -51,7 +52,10 @@ def finetune(resolved: Resolved[C], world: World, kind: TaskKind) -> EndReason:
             source = config.init_checkpoint
             world.on_first(lambda: local_source(source))  # one rank fetches, the others find it
         beginning = world.together(lambda: read_beginning(config, kind.head, own))
-        session = world.together(lambda: open_session(config, kind, world, chosen.device, stop, store, beginning))
+        precision = agree_on_precision(config, chosen.device, world)
+        session = world.together(
+            lambda: open_session(config, kind, world, chosen.device, precision, stop, store, beginning)
+        )
         session.parts.read_all(world)
         model = world.together(lambda: build_on_device(session))
         if config.overwrite:  # only now: nothing can refuse any more

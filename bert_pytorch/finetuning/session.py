@@ -16,7 +16,7 @@ from bert_pytorch.models.tasks import Task as Head
 from bert_pytorch.models.tasks import TaskModel
 from bert_pytorch.runtime.compilation import compile_modules
 from bert_pytorch.runtime.distributed import World
-from bert_pytorch.runtime.precision import Precision, choose_precision
+from bert_pytorch.runtime.precision import Precision
 from bert_pytorch.runtime.stopping import StopRequests
 from bert_pytorch.tasks.task import Settled, Task
 from bert_pytorch.tokenization.tokenizer import Tokenizer, tokenizer_from_vocabulary
@@ -65,12 +65,12 @@ def open_session(
     kind: TaskKind,
     world: World,
     device: torch.device,
+    precision: Precision,
     stop: StopRequests,
     store: CheckpointStore,
     beginning: Beginning,
 ) -> Session:
-    """Choose the precision and make the task, with the checkpoint's tokenizer."""
-    precision = choose_precision(config, device)
+    """Make the task, with the checkpoint's tokenizer."""
     logger.info("precision: %s (%s)", precision.name, precision.reason)
     settled = None if config.do_train and beginning.checkpoint is None else beginning.settled
     task = kind.build(config, tokenizer_from_vocabulary(beginning.vocabulary), settled)

@@ -22,7 +22,7 @@ from bert_pytorch.optim.config import build_optimizer
 from bert_pytorch.optim.schedules import learning_rate_factor
 from bert_pytorch.optim.state import load_optimizer_state
 from bert_pytorch.runtime.device import peak_memory_gib
-from bert_pytorch.runtime.peak import known_peak_flops
+from bert_pytorch.runtime.peak import known_peak_flops, peak_of_all
 from bert_pytorch.tasks.task import TRAIN
 from bert_pytorch.tracking.records import EndReason, EndRow, TaskStartRow, TaskTrainRow
 from bert_pytorch.tracking.session import complete_metrics, open_tracker
@@ -138,7 +138,6 @@ def _training_run(
     features = session.parts[TRAIN]
     first_step = progress.step
     updates_an_epoch = math.ceil(len(features.examples) / config.train_batch_size)
-    peak = known_peak_flops(session.device)
     return TrainingRun(
         world=world,
         feed=TaskFeed(features, config, rank=world.rank, world_size=world.size),
@@ -162,7 +161,7 @@ def _training_run(
         progress=progress,
         logs=lambda step: config.logs(step, first_step=first_step, last_step=session_end),
         peak_memory_gib=lambda: peak_memory_gib(session.device),
-        peak_flops=None if peak is None else peak * world.size,
+        peak_flops=peak_of_all(world, known_peak_flops(session.device)),
         train_row=TaskTrainRow,
         best=learner.best,
     )

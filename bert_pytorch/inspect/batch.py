@@ -10,6 +10,7 @@ from pydantic import Field
 
 from bert_pytorch.config.settings import Settings
 from bert_pytorch.data.batch_making import BatchMaker
+from bert_pytorch.data.config import DataConfig
 from bert_pytorch.data.corpora import Corpora
 from bert_pytorch.data.loader import TrainingLoader, Update
 from bert_pytorch.data.masking import policy_for
@@ -70,7 +71,8 @@ def describe_batch(config: BatchConfig) -> Iterator[str]:
     batches, words = open_run_data(recorded, config)
     try:
         whole = rebuilt(batches, recorded)
-        loader = TrainingLoader(batches, recorded.data, rank=config.rank, world_size=world_size)
+        data = recorded.data if world_size == recorded.world_size else _of_equal_ranks(recorded.data)
+        loader = TrainingLoader(batches, data, rank=config.rank, world_size=world_size)
         mine = loader.update_at(whole.start_position, config.step - 1 - recorded.phase_start)
     finally:
         batches.corpora.close()
@@ -130,7 +132,7 @@ def open_run_data(recorded: RecordedUpdate, config: BatchConfig) -> tuple[BatchM
 
 def rebuilt(batches: BatchMaker, recorded: RecordedUpdate) -> Update:
     """Rebuild an update for a single rank, walking on from where the position is known by plans alone."""
-    loader = TrainingLoader(batches, recorded.data)
+    loader = TrainingLoader(batches, _of_equal_ranks(recorded.data))
     position = recorded.known_position
     for step in range(recorded.known_step + 1, recorded.step + 1):
         left_out = [each.shard for each in recorded.excluded if each.step <= step]
@@ -139,6 +141,11 @@ def rebuilt(batches: BatchMaker, recorded: RecordedUpdate) -> Update:
         if step < recorded.step:
             position = loader.plan(position, step - 1 - recorded.phase_start).end
     return loader.update_at(position, recorded.step - 1 - recorded.phase_start)
+
+
+def _of_equal_ranks(data: DataConfig) -> DataConfig:
+    """Return the configuration for any number of ranks: which samples an update has does not depend on their sizes."""
+    return data.model_copy(update={"local_batch_sizes": None})
 
 
 def digest(update: Update) -> str:

@@ -1,10 +1,12 @@
 """`--dry_run`: every value with its origin, and the numbers that follow from them, without starting anything."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from bert_pytorch.config.command_line import Resolved
-from bert_pytorch.data.batching import deal_by_count, describe_update, rows_of_micro_batch, total_amount
+from bert_pytorch.data.batching import describe_update, rows_of_ranks, sizes_of_ranks, total_amount
+from bert_pytorch.data.config import MEASURE
 from bert_pytorch.data.corpora import Corpora
+from bert_pytorch.data.dealing import deal_by_count, num_micro_batches, parse_sizes, spell_sizes
 from bert_pytorch.data.opening import open_corpora, text_among
 from bert_pytorch.downloads.named_models import local_source
 from bert_pytorch.interop.sources import load_source
@@ -35,9 +37,10 @@ def _derived(config: PretrainingConfig, world_size: int) -> Iterator[tuple[str, 
     if config.max_steps == 0:
         yield "updates", f"none: only the held-out losses of {config.init_checkpoint} on {config.eval_dir}"
         return
-    yield "ranks", str(world_size)
+    ranks = _ranks(config, world_size)
+    yield "ranks", str(ranks)
     yield "an update", describe_update(config)
-    yield "micro-batches", _micro_batches(config, world_size)
+    yield "micro-batches", _micro_batches(config, ranks)
     first, last = config.previous_phase_end_step + 1, config.previous_phase_end_step + config.max_steps
     yield "updates", f"{first:,} to {last:,}, warm-up {warmup_updates(config.max_steps, config.warmup_proportion):,}"
     shards = None
@@ -74,13 +77,20 @@ def _derived(config: PretrainingConfig, world_size: int) -> Iterator[tuple[str, 
     for length in lengths:
         yield (
             f"memory, length {length}",
-            _memory(config, model_config, _most_tokens(config, world_size, length), length),
+            _memory(config, model_config, _most_tokens(config, ranks, length), length),
         )
 
 
-def _micro_batches(config: PretrainingConfig, world_size: int) -> str:
+def _ranks(config: PretrainingConfig, world_size: int) -> int:
+    """Return the ranks of the run: where --local_batch_sizes names them, one process may look for all."""
+    told = config.local_batch_sizes
+    return len(parse_sizes(told)) if world_size == 1 and told is not None and told != MEASURE else world_size
+
+
+def _micro_batches(config: PretrainingConfig, ranks: int) -> str:
+    sizes = sizes_of_ranks(config, ranks)
     if config.packing == "rows":
-        size = f"{config.local_batch_size} rows"
+        size = f"{_spelled(sizes)} rows"
         if config.max_tokens is not None:
             size = f"as many rows as have room in {config.max_tokens:,} tokens"
         most = f"each of at most {config.max_sequences_per_row} sequences"
@@ -88,20 +98,31 @@ def _micro_batches(config: PretrainingConfig, world_size: int) -> str:
     if config.max_tokens is not None:
         return f"as many a rank and update as at most {config.max_tokens:,} tokens each take"
     if config.global_batch_tokens is not None:
-        return f"as many a rank and update as at most {config.local_batch_size} sequences each take"
-    shares = deal_by_count(config.global_batch_size, config.local_batch_size, 0, world_size)
-    return f"{len(shares)} a rank and update, of at most {max(map(len, shares))} sequences"
+        return f"as many a rank and update as at most {_spelled(sizes)} sequences each take"
+    count = num_micro_batches(config.global_batch_size, sizes)
+    most = _spelled(sizes) if len(set(sizes)) > 1 else str(_largest_share(config, sizes))
+    return f"{count} a rank and update, of at most {most} sequences"
 
 
-def _most_tokens(config: PretrainingConfig, world_size: int, length: int) -> int:
+def _largest_share(config: PretrainingConfig, sizes: tuple[int, ...]) -> int:
+    """Return the most sequences of any micro-batch."""
+    return max(map(len, deal_by_count(config.global_batch_size, sizes, sizes.index(max(sizes)))))
+
+
+def _spelled(sizes: Sequence[int]) -> str:
+    return str(sizes[0]) if len(set(sizes)) == 1 else spell_sizes(sizes)
+
+
+def _most_tokens(config: PretrainingConfig, ranks: int, length: int) -> int:
     """Return the most tokens of a micro-batch of sequences of `length`."""
+    sizes = sizes_of_ranks(config, ranks)
     if config.packing == "rows":
-        return rows_of_micro_batch(config, length) * length
+        return max(rows_of_ranks(config, length, ranks)) * length
     if config.max_tokens is not None:
         return config.max_tokens
     if config.global_batch_tokens is not None:
-        return config.local_batch_size * length
-    return max(map(len, deal_by_count(config.global_batch_size, config.local_batch_size, 0, world_size))) * length
+        return max(sizes) * length
+    return _largest_share(config, sizes) * length
 
 
 def _memory(config: PretrainingConfig, model_config: ModelConfig, tokens: int, length: int) -> str:

@@ -10,6 +10,7 @@ from bert_pytorch.interop.sources import load_model
 from bert_pytorch.pretraining.agreement import survey_held_out
 from bert_pytorch.pretraining.config import PretrainingConfig
 from bert_pytorch.pretraining.parts import check_fit, held_out_loader
+from bert_pytorch.pretraining.sizes import shared_sizes
 from bert_pytorch.runtime.device import choose_device
 from bert_pytorch.runtime.distributed import World
 from bert_pytorch.runtime.precision import choose_precision
@@ -27,14 +28,15 @@ def evaluate_only(config: PretrainingConfig, world: World) -> EvalRow:
         InputError: if weights and data do not belong together.
         BertPytorchError: if it is stopped before it has a result.
     """
-    assert config.init_checkpoint is not None
-    assert config.eval_dir is not None
     device = choose_device(config, world.local_rank).device
     world.connect(device)
     stop = StopRequests(config.time_limit_seconds())
     stop.listen()
     with contextlib.ExitStack() as held:
         held.callback(world.disconnect)
+        config = shared_sizes(config, world)
+        assert config.init_checkpoint is not None
+        assert config.eval_dir is not None
         source = config.init_checkpoint
         world.on_first(lambda: local_source(source))
         given = load_model(local_source(source), config.attention, config.hints())

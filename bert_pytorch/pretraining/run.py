@@ -12,7 +12,7 @@ from bert_pytorch.checkpoints.format import Checkpoint
 from bert_pytorch.checkpoints.reading import load_checkpoint
 from bert_pytorch.checkpoints.store import CheckpointStore
 from bert_pytorch.config.command_line import Resolved
-from bert_pytorch.data.batching import describe_update
+from bert_pytorch.data.batching import describe_update, sizes_of_ranks
 from bert_pytorch.data.fixed_rows import RowShape
 from bert_pytorch.data.loader import TrainingLoader
 from bert_pytorch.data.recorded import recorded_data
@@ -27,10 +27,12 @@ from bert_pytorch.pretraining.parts import batch_maker, held_out_loader
 from bert_pytorch.pretraining.recorded import RecordedModel, refuse_without_gpu, sample_rows
 from bert_pytorch.pretraining.saving import checkpoint_writer, complete_finished_run, export_model
 from bert_pytorch.pretraining.session import Learner, Session, build_learner, open_session
+from bert_pytorch.pretraining.sizes import settle_sizes, shared_sizes
 from bert_pytorch.pretraining.start import Start, decide_start
 from bert_pytorch.runtime.device import choose_device, peak_memory_gib
 from bert_pytorch.runtime.distributed import World
-from bert_pytorch.runtime.peak import known_peak_flops, measured_flops
+from bert_pytorch.runtime.peak import known_peak_flops, measured_flops, peak_of_all
+from bert_pytorch.runtime.precision import Precision, agree_on_precision
 from bert_pytorch.runtime.stopping import StopRequests
 from bert_pytorch.tracking.console import console_log
 from bert_pytorch.tracking.records import EndReason, EvalRow, StartRow, TrainRow
@@ -67,6 +69,7 @@ def pretrain(resolved: Resolved[PretrainingConfig], world: World) -> EndReason:
     with contextlib.ExitStack() as held:
         held.callback(world.disconnect)
         output_dir = config.folder()
+        config = shared_sizes(config, world)  # refused before anything is written
         store = world.on_first(lambda: claim_folder(output_dir, CHECKPOINTS, config.keep_checkpoints, held))
         log = output_dir / f"{config.log_prefix}.txt"
         world.together(lambda: held.enter_context(console_log(log, rank=world.rank)))
@@ -78,11 +81,15 @@ def pretrain(resolved: Resolved[PretrainingConfig], world: World) -> EndReason:
         sources = [source for source in (begun_from, config.teacher) if source is not None]
         world.on_first(lambda: [local_source(source) for source in sources])  # one rank fetches, the others find it
         logger.info("device: %s; ranks: %d", chosen.reason, world.size)
-        session, learner, saved = world.together(lambda: _prepare(config, world, chosen.device, stop, store, start))
+        precision = agree_on_precision(config, chosen.device, world)
+        session, learner, saved = world.together(
+            lambda: _prepare(config, world, chosen.device, stop, store, start, precision)
+        )
         for data in (session.corpus.training, session.corpus.evaluation):
             if data is not None:
                 held.callback(data.close)  # threads that fetch ahead would keep a failed session waiting
         fast_paths = world.together(lambda: _agree(session, learner, saved))
+        session = session._replace(settled=settle_sizes(session, learner, saved))
         if config.overwrite:
             # Only now: nothing can refuse any more.
             world.on_first(lambda: remove_run(output_dir, config.log_prefix, (CHECKPOINTS, EXPORTED)))
@@ -100,6 +107,7 @@ def _prepare(
     stop: StopRequests,
     store: CheckpointStore,
     start: Start,
+    precision: Precision,
 ) -> tuple[Session, Learner, dict[str, Any]]:
     """Read what the session begins from and build everything; the files' contents are let go of on return.
 
@@ -113,7 +121,7 @@ def _prepare(
     begin_from = config.init_checkpoint if checkpoint is None else None
     initial = load_source(local_source(begin_from), config.hints()) if begin_from is not None else None
     teacher = load_source(local_source(config.teacher)) if config.teacher is not None else None
-    session = open_session(config, world, device, stop, store, start, checkpoint, initial)
+    session = open_session(config, world, device, precision, stop, store, start, checkpoint, initial)
     saved = checkpoint.choices if start.kind == "resume" and checkpoint is not None else {}
     return session, build_learner(session, checkpoint, initial, teacher), saved
 
@@ -125,7 +133,8 @@ def _agree(session: Session, learner: Learner, saved: dict[str, Any]) -> FastPat
     leave_out_together(session.world, corpus.training, left_out)
     config = session.config
     longest = corpus.training.sequence_length
-    most = config.local_batch_size if config.max_tokens is None else max(1, config.max_tokens // longest)
+    first = sizes_of_ranks(config, session.world.size)[0]  # rank 0 measures
+    most = max(1, first if config.max_tokens is None else config.max_tokens // longest)
     fixed_rows = config.packing == "rows"
     return settle_fast_paths(
         learner.model,
@@ -199,13 +208,14 @@ def _training_run(
 def _peak_flops(session: Session) -> float | None:
     """Return what `mfu` is measured against: the data sheet's, or this device's own rate at the model's shapes."""
     config, device = session.config, session.device
-    peak = known_peak_flops(device)
-    if config.measure_peak:
-        products = linear_products(session.model_config, MEASURED_TOKENS, round(0.15 * MEASURED_TOKENS))
-        shapes = [product.shape for product in products]
-        peak = session.world.sum([measured_flops(shapes, device, session.precision.dtype)])[0] / session.world.size
-        logger.info("matrix products at the model's shapes: %.3g TFLOP/s a rank (mfu is of this)", peak / 1e12)
-    return None if peak is None else peak * session.world.size
+    if not config.measure_peak:
+        return peak_of_all(session.world, known_peak_flops(device))
+    products = linear_products(session.model_config, MEASURED_TOKENS, round(0.15 * MEASURED_TOKENS))
+    shapes = [product.shape for product in products]
+    total = session.world.sum([measured_flops(shapes, device, session.precision.dtype)])[0]
+    mean = total / session.world.size
+    logger.info("matrix products at the model's shapes: %.3g TFLOP/s a rank (mfu is of this)", mean / 1e12)
+    return total
 
 
 def _announce(session: Session, last_step: int) -> None:
@@ -235,12 +245,12 @@ def _start_row(session: Session) -> StartRow:
         lowercase=session.corpus.vocabulary.lowercase,
         sequences=training.num_sequences,
         excluded_shards=training.excluded(),
-        data=recorded_data(config),
+        data=recorded_data(session.settled),
     )
 
 
 def _training_loader(session: Session) -> TrainingLoader:
-    config = session.config
+    config = session.settled
     loader = TrainingLoader(
         batch_maker(
             session.corpus.training,
@@ -286,7 +296,7 @@ def _flops(session: Session, learner: Learner, work: BatchWork) -> int:
 
 
 def _evaluation(session: Session, model: PretrainingModel) -> Callable[[int], EvalRow | None] | None:
-    held_out, config = session.corpus.evaluation, session.config
+    held_out, config = session.corpus.evaluation, session.settled
     if held_out is None:
         return None
     next_sentence = session.model_config.next_sentence and held_out.has_next_sentence

@@ -9,6 +9,7 @@ from bert_pytorch.interop.huggingface import export_huggingface
 from bert_pytorch.interop.sources import EXPORTED, load_source
 from bert_pytorch.models.pretraining import PretrainingModel
 from bert_pytorch.pretraining.session import Learner, Session
+from bert_pytorch.pretraining.sizes import measured_choices
 from bert_pytorch.tracking.records import EndRow
 from bert_pytorch.tracking.session import complete_metrics
 from bert_pytorch.training.fast_paths import FastPaths
@@ -45,6 +46,7 @@ def checkpoint_writer(
             choices={
                 "sequences": session.corpus.training.num_sequences,
                 "excluded_shards": feed.excluded(),
+                **measured_choices(session),
                 **fast_paths.choices(),
             },
             run_config=config.model_dump(mode="json"),

@@ -26,7 +26,7 @@ from bert_pytorch.pretraining.teaching import build_teacher
 from bert_pytorch.pretraining.weights import put_initial_weights, put_teacher_layers
 from bert_pytorch.runtime.compilation import compile_modules
 from bert_pytorch.runtime.distributed import World
-from bert_pytorch.runtime.precision import Precision, choose_precision
+from bert_pytorch.runtime.precision import Precision
 from bert_pytorch.runtime.stopping import StopRequests
 from bert_pytorch.training.resuming import refuse_other_model, report_changes
 
@@ -61,12 +61,15 @@ class Session(NamedTuple):
     start: Start
     corpus: Corpus
     model_config: ModelConfig
+    settled: PretrainingConfig
+    """`config` with --local_batch_sizes as the ranks have settled it: what batches are made by."""
 
 
 def open_session(
     config: PretrainingConfig,
     world: World,
     device: torch.device,
+    precision: Precision,
     stop: StopRequests,
     store: CheckpointStore,
     start: Start,
@@ -85,9 +88,8 @@ def open_session(
     check_fit(model_config, corpus.training, " ".join(config.input_dir))
     if checkpoint is not None and start.checkpoint is not None:
         refuse_other_model(checkpoint, model_config, corpus.vocabulary, start.checkpoint)
-    precision = choose_precision(config, device)
     logger.info("precision: %s (%s)", precision.name, precision.reason)
-    return Session(config, config.folder(), world, device, precision, stop, store, start, corpus, model_config)
+    return Session(config, config.folder(), world, device, precision, stop, store, start, corpus, model_config, config)
 
 
 def build_learner(

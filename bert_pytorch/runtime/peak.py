@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
+from bert_pytorch.runtime.distributed import World
+
 TERA = 1e12
 
 PEAK_FLOPS = {
@@ -48,6 +50,12 @@ def known_peak_flops(device: torch.device) -> float | None:
     It is the tensor cores' bf16 or fp16 peak whatever precision a run has: a run in fp32 wastes the difference.
     """
     return peak_of_name(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
+
+
+def peak_of_all(world: World, peak: float | None) -> float | None:
+    """Add the peaks of all ranks, whose devices may differ; None if one is unknown.  All ranks call this together."""
+    total, unknown = world.sum([peak or 0.0, float(peak is None)])
+    return None if unknown else total
 
 
 def peak_of_name(name: str) -> float | None:

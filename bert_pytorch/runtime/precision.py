@@ -7,6 +7,7 @@ from typing import ClassVar, Literal, NamedTuple
 import torch
 
 from bert_pytorch.config.settings import Settings
+from bert_pytorch.runtime.distributed import World
 
 
 class PrecisionConfig(Settings):
@@ -76,3 +77,16 @@ def choose_precision(config: PrecisionConfig, device: torch.device) -> Precision
     if torch.cuda.get_device_capability(device) >= (8, 0):
         return Precision("bf16", "auto: this GPU has bf16 matrix units", device.type)
     return Precision("fp16", "auto: this GPU has fp16 but no bf16 matrix units", device.type)
+
+
+def agree_on_precision(config: PrecisionConfig, device: torch.device, world: World) -> Precision:
+    """Choose one precision for all ranks, whose GPUs may be of different kinds; all ranks call this together.
+
+    Gradients are added over ranks as they are: one that scales its loss must not meet one that does not.
+    """
+    own = choose_precision(config, device)
+    names = world.union([own.name])
+    if len(names) == 1:
+        return own
+    shared: Literal["fp32", "fp16"] = "fp32" if "fp32" in names else "fp16"
+    return Precision(shared, f"auto: what all ranks can do, of {', '.join(names)}", device.type)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from bert_pytorch.kernels.cases import Shape, one_step
-from bert_pytorch.kernels.registry import KernelName, choose_kernels, describe, triton_problem, use
+from bert_pytorch.kernels.registry import TORCH, KernelName, choose_kernels, describe, triton_problem, use
 from bert_pytorch.models.attending import AttendingModel
 from bert_pytorch.models.attention_choice import current_dtype
 from bert_pytorch.models.layers import GatedIntermediate, Intermediate, ResidualOutput
@@ -53,7 +53,7 @@ def settle_fast_paths(
     compiled: bool,
     saved: Mapping[str, Any],
 ) -> FastPaths:
-    """Choose on rank 0 and use the same on every rank; all ranks call this together.
+    """Choose on rank 0 and use the same on every rank that can; all ranks call this together.
 
     Args:
         model: on `device`.
@@ -91,6 +91,8 @@ def settle_fast_paths(
     forget_peak_memory(device)  # measuring is no part of training
     if not world.is_first:
         model.select_attention(device, fixed_rows=fixed_rows, dtype=dtype, saved=attention)
+        if triton_problem(device.type, compute_capability(device)) is not None:
+            kernels = dict.fromkeys(kernels, TORCH)  # a GPU of another kind than rank 0's
     use(kernels, device.type)
     if isinstance(optimizer, Lamb):
         optimizer.implementation = lamb_implementation(kernels)

@@ -1,7 +1,4 @@
-"""Sizes of updates, and how their samples are shared: all of them once, as many micro-batches on every rank."""
-
-import itertools
-from collections.abc import Callable
+"""Sizes of updates and of the micro-batches of each rank."""
 
 import numpy as np
 import pytest
@@ -9,68 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bert_pytorch.data.batching import (
-    deal_by_count,
-    deal_by_tokens,
-    deal_grouped_by_count,
     longest_at,
     sequences_in_budget,
+    sizes_of_ranks,
     total_amount,
     update_size,
 )
 from bert_pytorch.data.config import BatchConfig
+from bert_pytorch.errors import ConfigError
 
 LENGTHS = st.lists(st.integers(5, 128), min_size=1, max_size=400)
-WORLD = st.integers(1, 9)
-
-
-def all_shares(deal: Callable[[int], list[np.ndarray]], size: int, world_size: int) -> list[list[np.ndarray]]:
-    """Deal to every rank and check that all samples are taken once in as many micro-batches."""
-    shares = [deal(rank) for rank in range(world_size)]
-    assert len({len(share) for share in shares}) == 1
-    taken = [sample for share in shares for part in share for sample in part.tolist()]
-    assert sorted(taken) == list(range(size))
-    return shares
-
-
-@given(st.integers(1, 5000), st.integers(1, 64), WORLD)
-def test_micro_batches_by_count_differ_by_one_sample(size: int, local: int, world: int) -> None:
-    for share in all_shares(lambda rank: deal_by_count(size, local, rank, world), size, world):
-        sizes = [len(part) for part in share]
-        assert max(sizes) <= local
-        assert max(sizes) - min(sizes) <= 1
-
-
-@pytest.mark.parametrize(("size", "local", "world", "count"), [(65536, 96, 8, 86), (65536, 64, 8, 128), (5, 2, 1, 3)])
-def test_the_forks_batch_of_65536_on_8_gpus_of_96_is_met_exactly(size: int, local: int, world: int, count: int) -> None:
-    shares = all_shares(lambda rank: deal_by_count(size, local, rank, world), size, world)
-    assert len(shares[0]) == count
-
-
-@given(LENGTHS, st.integers(128, 2000), WORLD, st.booleans())
-def test_micro_batches_by_tokens_keep_the_budget(lengths: list[int], most: int, world: int, grouped: bool) -> None:
-    array = np.array(lengths, np.int32)
-    shares = all_shares(lambda rank: deal_by_tokens(array, most, rank, world, grouped), len(lengths), world)
-    assert max(int(array[part].sum()) for share in shares for part in share) <= most
-
-
-def test_tokens_are_balanced_over_ranks_and_micro_batches() -> None:
-    lengths = np.random.default_rng(0).integers(5, 512, 4096).astype(np.int32)
-    for grouped in (False, True):
-        shares = [deal_by_tokens(lengths, 16384, rank, 8, grouped) for rank in range(8)]
-        sums = np.array([[lengths[part].sum() for part in share] for share in shares])
-        assert len(shares[0]) <= -(-lengths.sum() // (8 * 16384)) + 1
-        assert sums.max() / sums.mean() < 1.06
-        assert (sums.max(axis=0) - sums.min(axis=0)).max() <= 512  # ranks wait for the slowest in each turn
-
-
-@given(LENGTHS, st.integers(1, 40), WORLD)
-def test_grouped_micro_batches_hold_neighbours_in_length(lengths: list[int], local: int, world: int) -> None:
-    array = np.array(lengths, np.int32)
-    shares = all_shares(lambda rank: deal_grouped_by_count(array, local, rank, world), len(lengths), world)
-    turns = [np.concatenate([share[turn] for share in shares]) for turn in range(len(shares[0]))]
-    spans = [(array[turn].min(), array[turn].max()) for turn in turns if len(turn)]
-    assert all(later[1] <= earlier[0] for earlier, later in itertools.pairwise(spans))
-    assert max(len(part) for share in shares for part in share) <= local
 
 
 def test_a_batch_grows_linearly_and_stays() -> None:
@@ -96,3 +41,21 @@ def test_a_budget_takes_as_many_whole_sequences_as_fit(lengths: list[int], budge
     count = sequences_in_budget(np.array(lengths), budget)
     assert count == 1 or sum(lengths[:count]) <= budget
     assert count == len(lengths) or sum(lengths[: count + 1]) > budget
+
+
+def test_every_rank_has_its_size_as_told_or_the_one_of_all() -> None:
+    assert sizes_of_ranks(BatchConfig(local_batch_size=5), 3) == (5, 5, 5)
+    assert sizes_of_ranks(BatchConfig(local_batch_sizes="16x2,8"), 3) == (16, 16, 8)
+    assert sizes_of_ranks(BatchConfig(local_batch_sizes="measure", local_batch_size=5), 2) == (5, 5)
+
+
+def test_sizes_for_another_number_of_ranks_are_refused_with_what_to_give() -> None:
+    with pytest.raises(ConfigError, match=r"found 3 sizes \(16x2,8\) for 2 ranks, wanted one for each.*Give as many"):
+        sizes_of_ranks(BatchConfig(local_batch_sizes="16x2,8"), 2)
+
+
+@pytest.mark.parametrize("text", ["", "16,", "16,,8", "-1,8", "16x0", "8x", "x8", "8 8", "1e3", "0,0", "9" * 7, "fast"])
+def test_what_is_no_list_of_sizes_is_refused_in_one_message(text: str) -> None:
+    (problem,) = BatchConfig(local_batch_sizes=text).combination_problems()
+    assert problem.startswith(f"--local_batch_sizes: found {text!r}")
+    assert "16x2,8" in problem

@@ -58,7 +58,7 @@ def test_places_for_masked_tokens_are_few_more_than_the_fraction() -> None:
 def test_rows_are_dealt_whole_and_alike_to_all_ranks(lengths: list[int], slots: int, rows: int, world: int) -> None:
     array = np.array(lengths, np.int32)
     plan = pack_lengths(array, 64, slots)
-    shares = [deal_rows(plan, rows, rank, world) for rank in range(world)]
+    shares = [deal_rows(plan, (rows,) * world, rank) for rank in range(world)]
     assert len({len(share) for share in shares}) == 1
     assert len(shares[0]) == -(-plan.num_rows // (rows * world))
     assert sorted(sample for share in shares for chosen, _ in share for sample in chosen.tolist()) == list(

@@ -70,6 +70,22 @@ def test_ranks_hold_every_sequence_once_with_the_masks_of_one_rank_and_take_as_m
         assert labelled(batch for rank in ranks for batch in rank) == wanted
 
 
+@pytest.mark.parametrize("sizes", ["6,2", "0,8", "1,7,0"])
+@pytest.mark.parametrize(
+    "bounds", [{}, {"max_tokens": 320}, {"packing": "rows"}, {"packing": "rows", "max_tokens": 320}], ids=str
+)
+def test_ranks_of_any_sizes_hold_every_sequence_once_and_take_as_many_steps(
+    bounds: dict[str, Any], sizes: str, batches: BatchMaker
+) -> None:
+    wanted = all_sequences(passes(batches, 1, local_batch_size=7)[0])
+    ranks = passes(batches, sizes.count(",") + 1, local_batch_sizes=sizes, **bounds)
+    assert len({len(rank) for rank in ranks}) == 1
+    assert all_sequences(batch for rank in ranks for batch in rank) == wanted
+    if not bounds:
+        for rank, size in zip(ranks, sizes.split(","), strict=True):
+            assert max(batch.num_sequences for batch in rank) == int(size)
+
+
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_no_micro_batch_exceeds_its_budget_and_few_are_not_nearly_full(world_size: int, batches: BatchMaker) -> None:
     budget = 160

@@ -105,6 +105,26 @@ def test_every_world_and_number_of_workers_draws_the_updates_of_one(mode: str, f
 
 
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("sizes", ["6,2", "0,5,3"])
+def test_ranks_of_any_sizes_draw_the_updates_of_one(mode: str, sizes: str, folders: tuple[Path, Path]) -> None:
+    alone = loader_of(folders, 0, 0, 1, **MODES[mode])
+    wanted = list(itertools.islice(alone.stream(0), UPDATES))
+    world_size = sizes.count(",") + 1
+    budgets = {"max_tokens": 1000} if "max_tokens" in MODES[mode] else {}  # a sequence fits into each part of it
+    uneven = {**MODES[mode], **budgets, "local_batch_sizes": sizes}
+    loaders = [loader_of(folders, 0, rank, world_size, **uneven) for rank in range(world_size)]
+    for number, update in enumerate(wanted):
+        found = [loader.update_at(update.start_position, number) for loader in loaders]
+        assert {(each.epoch, each.start_position, each.end_position) for each in found} == {update[1:]}
+        assert len({len(each.micro_batches) for each in found}) == 1
+        assert drawn(loaders, update.start_position, number) == drawn([alone], update.start_position, number)
+        assert content(found) == content([update])
+        for rank, each in enumerate(found):
+            if sizes.split(",")[rank] == "0":
+                assert each.num_tokens == each.num_masked == each.num_pairs == 0
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_begun_at_any_update_one_rank_goes_on_exactly(mode: str, folders: tuple[Path, Path]) -> None:
     wanted = list(itertools.islice(loader_of(folders, 0, 1, 2, **MODES[mode]).stream(0), UPDATES))
     for number, update in enumerate(wanted):
