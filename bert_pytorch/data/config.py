@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator
 
@@ -43,9 +43,10 @@ class BatchConfig(Settings):
     max_tokens: int | None = Field(None, ge=1)
     """Instead of --local_batch_size, where given: most tokens of one micro-batch on one rank; ranks and micro-batches
     then get about equally many, also in evaluation.  With --packing rows: as many rows as have room in it."""
-    packing: Literal["tokens", "rows"] = "tokens"
+    packing: Literal["auto", "tokens", "rows"] = "auto"
     """How sequences lie in a micro-batch: end to end without any padding (tokens), or in rows of the corpus's sequence
-    length, so that all shapes are fixed (rows): for devices that compile each shape anew, and CUDA graphs."""
+    length, so that all shapes are fixed (rows): for devices that compile each shape anew, and CUDA graphs.  auto: rows
+    on Gaudi, else tokens."""
     max_sequences_per_row: int = Field(8, ge=1)
     """Most sequences of a row with --packing rows."""
     batch_ramp_updates: int = Field(0, ge=0)
@@ -61,6 +62,17 @@ class BatchConfig(Settings):
     ones are cut to it (Li et al. 2022, arXiv 2108.06084, sequence length warmup)."""
     length_curriculum_start: int = Field(64, ge=8)
     """Tokens of a sequence at most in the first update of the curriculum."""
+
+    def with_packing(self, *, fixed_shapes: bool) -> Self:
+        """Return the configuration with `--packing auto` settled: rows where a device wants fixed shapes.
+
+        Raises:
+            ConfigError: if other options do not go together with rows.
+        """
+        if self.packing != "auto":
+            return self
+        chosen = self.model_copy(update={"packing": "rows" if fixed_shapes else "tokens"})
+        return chosen.checked("--packing rows, which --device hpu takes") if fixed_shapes else chosen
 
     def combination_problems(self) -> Iterator[str]:
         """Yield a message for each impossible combination."""

@@ -4,13 +4,12 @@ import logging
 import time
 
 import numpy as np
-import torch
 
 from bert_pytorch.files import atomic_write_json
 from bert_pytorch.finetuning.batches import take
-from bert_pytorch.finetuning.prediction import scores_of
 from bert_pytorch.finetuning.session import Session
 from bert_pytorch.models.tasks import TaskModel
+from bert_pytorch.tasks.scorer import Scorer
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +19,7 @@ WARM_UP = 3
 PERCENTILES = (50, 90, 95, 99, 100)
 
 
-def benchmark_inference(session: Session, model: TaskModel) -> bool:
+def benchmark_inference(session: Session, model: TaskModel, scorer: Scorer) -> bool:
     """Do what `--benchmark_batches` asks for; all ranks call this together.
 
     A batch is timed from its arrays on the host to its scores there, and begins when the one before is done.
@@ -36,17 +35,16 @@ def benchmark_inference(session: Session, model: TaskModel) -> bool:
     seconds, tokens = [], 0
     was_training = model.training
     model.eval()
-    with torch.inference_mode():
-        for number in range(-WARM_UP, config.benchmark_batches):
-            if world.any(session.stop_requested()):
-                return False
-            first = ((number + WARM_UP) * world.size + world.rank) * size
-            batch = take(features, np.arange(first, first + size) % len(features.examples)).inputs
-            began = time.perf_counter()
-            scores_of(model, batch, session.device, session.precision)
-            if number >= 0:
-                seconds.append(time.perf_counter() - began)
-                tokens += batch.num_tokens
+    for number in range(-WARM_UP, config.benchmark_batches):
+        if world.any(session.stop_requested()):
+            return False
+        first = ((number + WARM_UP) * world.size + world.rank) * size
+        batch = take(features, np.arange(first, first + size) % len(features.examples)).inputs
+        began = time.perf_counter()
+        scorer(batch)
+        if number >= 0:
+            seconds.append(time.perf_counter() - began)
+            tokens += batch.num_tokens
     model.train(was_training)
     ranks = world.gather((np.array(seconds), tokens))
     world.on_first(lambda: _tell(session, ranks))

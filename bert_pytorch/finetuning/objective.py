@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from bert_pytorch.finetuning.batches import TaskBatch
 from bert_pytorch.models.inputs import PackedBatch
 from bert_pytorch.models.tasks import TaskModel
-from bert_pytorch.runtime.device import to_device
+from bert_pytorch.runtime.device import to_device, widest_float
 from bert_pytorch.tasks.task import Task
 from bert_pytorch.training.objective import LossReport
 
@@ -60,8 +60,8 @@ class TaskObjective:
         return terms / (counts[0] or 1)
 
     def sums(self, terms: Tensor) -> Tensor:
-        """Return float64 (1,)."""
-        return terms.detach().double().reshape(1)
+        """Return (1,)."""
+        return terms.detach().to(widest_float(terms.device)).reshape(1)
 
     def report(self, means: Sequence[float], counts: Sequence[float]) -> LossReport:
         """There is one loss."""

@@ -7,12 +7,34 @@ import torch
 
 from bert_pytorch.finetuning.batches import passes
 from bert_pytorch.finetuning.config import FinetuningConfig
-from bert_pytorch.models.inputs import PackedBatch
 from bert_pytorch.models.tasks import TaskModel
-from bert_pytorch.records import MicroBatch
 from bert_pytorch.runtime.distributed import World
 from bert_pytorch.runtime.precision import Precision
 from bert_pytorch.tasks.features import Features
+from bert_pytorch.tasks.scorer import Scorer
+
+
+def scorer_of(
+    model: TaskModel, config: FinetuningConfig, device: torch.device, precision: Precision, *, replays: bool
+) -> Scorer:
+    """Return what scores batches of a part.
+
+    Args:
+        model: on the device.
+        config: batch sizes.
+        device: where.
+        precision: of the forward passes.
+        replays: whether the model will not be trained any more, so that a device may record it.
+    """
+    return Scorer(
+        model,
+        device,
+        precision,
+        max_tokens=config.max_tokens,
+        max_sequences=config.predict_batch_size,
+        longest=config.max_seq_length,
+        replays=replays,
+    )
 
 
 def predict(
@@ -20,9 +42,8 @@ def predict(
     features: Features,
     config: FinetuningConfig,
     *,
+    scorer: Scorer,
     world: World,
-    device: torch.device,
-    precision: Precision,
     stop_requested: Callable[[], bool],
 ) -> list[np.ndarray] | None:
     """Score a part without dropout.
@@ -31,9 +52,8 @@ def predict(
         model: not wrapped.
         features: of the part, the same on every rank.
         config: batch sizes.
+        scorer: of the model.
         world: the ranks, which all call this together.
-        device: of the model.
-        precision: of the forward passes.
         stop_requested: asked between batches.
 
     Returns:
@@ -44,24 +64,12 @@ def predict(
     model.eval()
     mine: list[tuple[int, np.ndarray]] = []
     try:
-        with torch.inference_mode():
-            for batch in passes(features, config, rank=world.rank, world_size=world.size):
-                if world.any(stop_requested()):
-                    return None
-                if not len(batch.sequences):
-                    continue
-                mine += zip(batch.sequences.tolist(), scores_of(model, batch.inputs, device, precision), strict=True)
+        for batch in passes(features, config, rank=world.rank, world_size=world.size):
+            if world.any(stop_requested()):
+                return None
+            if len(batch.sequences):
+                mine += zip(batch.sequences.tolist(), scorer(batch.inputs), strict=True)
     finally:
         model.train(was_training)
     gathered = world.gather(mine)
     return [scores for _, scores in sorted((pair for one in gathered for pair in one), key=lambda pair: pair[0])]
-
-
-def scores_of(model: TaskModel, batch: MicroBatch, device: torch.device, precision: Precision) -> list[np.ndarray]:
-    """Return the scores of each sequence of a batch, float32, once the device has them."""
-    with precision.autocast():
-        scores = model(PackedBatch.from_numpy(batch, device))
-    by_sequence = scores.float().cpu().numpy()
-    if model.task == "sequence_classification":
-        return list(by_sequence)
-    return np.split(by_sequence, batch.cu_seqlens[1:-1])

@@ -8,9 +8,10 @@ import numpy as np
 from bert_pytorch.errors import MissingDependencyError
 from bert_pytorch.files import atomic_write_json
 from bert_pytorch.finetuning.curves import save_curves
-from bert_pytorch.finetuning.prediction import predict
+from bert_pytorch.finetuning.prediction import predict, scorer_of
 from bert_pytorch.finetuning.session import Session
 from bert_pytorch.models.tasks import TaskModel
+from bert_pytorch.tasks.scorer import Scorer
 from bert_pytorch.tracking.records import TaskEvalRow
 from bert_pytorch.tracking.session import METRICS_FILE
 
@@ -19,7 +20,7 @@ logger = logging.getLogger(__name__)
 RESULTS, CURVES = "eval_results.json", "curves.png"
 
 
-def evaluate_and_predict(session: Session, model: TaskModel) -> bool:
+def evaluate_and_predict(session: Session, model: TaskModel, scorer: Scorer) -> bool:
     """Do what `--do_eval` and `--do_predict` ask for; all ranks call this together.
 
     Returns:
@@ -30,7 +31,7 @@ def evaluate_and_predict(session: Session, model: TaskModel) -> bool:
     predicted = task.predict_parts if config.do_predict else ()
     results: dict[str, float] = {}
     for part in dict.fromkeys((*evaluated, *predicted)):
-        scores = _scores(session, model, part)
+        scores = _scores(session, model, part, scorer)
         if scores is None:
             return False
         metrics = _metrics(session, part, scores)
@@ -48,18 +49,18 @@ def evaluate_and_predict(session: Session, model: TaskModel) -> bool:
 def evaluate_while_training(session: Session, model: TaskModel, step: int) -> TaskEvalRow | None:
     """Return the metrics of the first of the task's `eval_parts`; None if a stop was asked for on the way."""
     part = session.task.eval_parts[0]
-    scores = _scores(session, model, part)
+    scorer = scorer_of(model, session.config, session.device, session.precision, replays=False)
+    scores = _scores(session, model, part, scorer)
     return None if scores is None else TaskEvalRow(step, _metrics(session, part, scores))
 
 
-def _scores(session: Session, model: TaskModel, part: str) -> list[np.ndarray] | None:
+def _scores(session: Session, model: TaskModel, part: str, scorer: Scorer) -> list[np.ndarray] | None:
     return predict(
         model,
         session.parts[part],
         session.config,
+        scorer=scorer,
         world=session.world,
-        device=session.device,
-        precision=session.precision,
         stop_requested=session.stop_requested,
     )
 

@@ -11,6 +11,7 @@ from bert_pytorch.downloads.named_models import local_source
 from bert_pytorch.finetuning.beginning import read_beginning
 from bert_pytorch.finetuning.config import FinetuningConfig
 from bert_pytorch.finetuning.latency import benchmark_inference
+from bert_pytorch.finetuning.prediction import scorer_of
 from bert_pytorch.finetuning.results import CURVES, RESULTS, evaluate_and_predict
 from bert_pytorch.finetuning.session import CHECKPOINTS, TaskKind, build_on_device, open_session
 from bert_pytorch.finetuning.training import train_task
@@ -38,7 +39,7 @@ def finetune(resolved: Resolved[C], world: World, kind: TaskKind) -> EndReason:
     config = resolved.settings
     stop = StopRequests(config.time_limit_seconds())
     stop.listen()
-    chosen = choose_device(config, world.local_rank)
+    chosen = choose_device(config, world.local_rank, compiles=config.compile, shapes_vary=config.do_train)
     world.connect(chosen.device)
     with contextlib.ExitStack() as held:
         held.callback(world.disconnect)
@@ -65,7 +66,8 @@ def finetune(resolved: Resolved[C], world: World, kind: TaskKind) -> EndReason:
         world.on_first(lambda: write_run_config(record, resolved, model.config.model_dump(mode="json"), world.size))
         if config.do_train and (reason := train_task(session, model)) != "finished":
             return reason
-        done = evaluate_and_predict(session, model) and benchmark_inference(session, model)
+        scorer = scorer_of(model, config, session.device, session.precision, replays=True)
+        done = evaluate_and_predict(session, model, scorer) and benchmark_inference(session, model, scorer)
     return "finished" if done else ("time_limit" if stop.reason() == "time_limit" else "signal")
 
 

@@ -21,7 +21,7 @@ from bert_pytorch.models.tasks import TaskModel
 from bert_pytorch.optim.config import build_optimizer
 from bert_pytorch.optim.schedules import learning_rate_factor
 from bert_pytorch.optim.state import load_optimizer_state
-from bert_pytorch.runtime.device import peak_memory_gib
+from bert_pytorch.runtime.device import peak_memory_gib, storable
 from bert_pytorch.runtime.peak import known_peak_flops, peak_of_all
 from bert_pytorch.tasks.task import TRAIN
 from bert_pytorch.tracking.records import EndReason, EndRow, TaskStartRow, TaskTrainRow
@@ -219,7 +219,7 @@ def _checkpoint_writer(
             run_config=config.model_dump(mode="json"),
         )
         kept = {best.step} if best is not None and best.step is not None and config.keep_best else set()
-        session.store.save(progress.step, checkpoint.to_dict(), also_keep=kept)
+        session.store.save(progress.step, storable(checkpoint.to_dict(), session.device), also_keep=kept)
 
     return save
 

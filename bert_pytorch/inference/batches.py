@@ -1,40 +1,42 @@
 """Sequences of any lengths through a model: packed, the long with the long, results in the order they came in."""
-# n sequences, T tokens of a batch, B its sequences, K scores
+# n sequences, B sequences of a batch, K scores
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterator
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from bert_pytorch.models.inputs import PackedBatch
 from bert_pytorch.runtime.precision import Precision
 from bert_pytorch.tasks.features import Features, packed
-
-Score = Callable[[PackedBatch], Tensor]
-"""Returns (B, K), a row for each sequence, or (T, K), one for each token."""
+from bert_pytorch.tasks.scorer import Score, Scorer
 
 
-class Runner(NamedTuple):
-    """How batches are computed."""
+class Runner:
+    """Computes batches.
 
-    device: torch.device
-    precision: Precision
-    max_tokens: int
-    """Tokens of a batch; a longer sequence makes one by itself."""
+    Args:
+        device: where.
+        precision: of the passes.
+        max_tokens: of a batch; a longer sequence makes one by itself.
+    """
 
-    @torch.inference_mode()
+    def __init__(self, device: torch.device, precision: Precision, max_tokens: int) -> None:
+        self.device = device
+        self._precision = precision
+        self._max_tokens = max_tokens
+        self._scorers: dict[Score, Scorer] = {}
+
     def run(self, score: Score, features: Features) -> list[np.ndarray]:
-        """Return what `score` says of each sequence, float32 (K,) or (its tokens, K)."""
+        """Return what `score` says of each sequence, float32 (K,) or (its tokens, K).
+
+        What a device records of its passes is kept for the next features.
+        """
+        if score not in self._scorers:
+            self._scorers[score] = Scorer(score, self.device, self._precision, max_tokens=self._max_tokens)
         results: list[np.ndarray] = [np.empty(0)] * len(features.lengths)
-        for chosen in batches_of(features.lengths, self.max_tokens):
-            batch = PackedBatch.from_numpy(packed(features, chosen).inputs, self.device)
-            with self.precision.autocast():
-                scores = score(batch).float().cpu().numpy()
-            for_tokens = len(scores) != len(chosen)  # [CLS] and [SEP] make a sequence two tokens at least
-            parts = np.split(scores, np.cumsum(batch.lengths)[:-1]) if for_tokens else scores
-            for index, part in zip(chosen.tolist(), parts, strict=True):
+        for chosen in batches_of(features.lengths, self._max_tokens):
+            scores = self._scorers[score](packed(features, chosen).inputs)
+            for index, part in zip(chosen.tolist(), scores, strict=True):
                 results[index] = part
         return results
 

@@ -52,9 +52,8 @@ class Embedder:
 
     def _embed(self, batch: PackedBatch) -> Tensor:
         """Return (B, H)."""
-        firsts = batch.cu_seqlens[:-1].long()
         if self._config.pooling == "cls":
-            vectors = self._model.encode(batch, firsts).float()
+            vectors = self._model.encode(batch, batch.first_tokens).float()
         else:
             hidden = self._model.encode(batch).float()
             lengths = batch.cu_seqlens.diff().long()

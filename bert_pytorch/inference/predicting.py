@@ -5,7 +5,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from bert_pytorch.inference.batches import Runner
 from bert_pytorch.inference.texts import Text, TextsConfig
 from bert_pytorch.interop.task_models import CLASSES, LoadedTaskModel, load_task_model, task_folder
 from bert_pytorch.models.tasks import Task
-from bert_pytorch.runtime.device import DeviceConfig, choose_device
+from bert_pytorch.runtime.device import DeviceConfig, DeviceName, choose_device
 from bert_pytorch.runtime.precision import PrecisionConfig, choose_precision
 from bert_pytorch.tasks.features import Features, sequence_features
 from bert_pytorch.tokenization.tokenizer import Tokenizer
@@ -43,16 +43,16 @@ class PredictConfig(TextsConfig, PrecisionConfig):
     """Texts read before any is answered, of which batches are made; 1 answers a pipe line by line."""
     processes: int = Field(1, ge=1)
     """Processes that compute, on a CPU; each has the whole model."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Device of the model: auto takes a CUDA GPU where there is one, else the CPU."""
+    device: DeviceName = "auto"
+    """Device of the model: auto takes a CUDA GPU where there is one, else a Gaudi (hpu), else the CPU."""
 
     def combination_problems(self) -> Iterator[str]:
         """Say what is missing or cannot be."""
         yield from super().combination_problems()
         if self.checkpoint is None:
             yield "--checkpoint is missing: name the folder of a fine-tuned model."
-        if self.processes > 1 and self.device == "cuda":
-            yield f"--processes {self.processes} share a CPU, found --device cuda: keep one of them."
+        if self.processes > 1 and self.device in ("cuda", "hpu"):
+            yield f"--processes {self.processes} share a CPU, found --device {self.device}: keep one of them."
 
 
 Config = TypeVar("Config", bound=PredictConfig)
@@ -155,7 +155,7 @@ def runner_of(config: PredictConfig) -> Runner:
     """Choose device and precision."""
     device = choose_device(DeviceConfig(device=config.device), local_rank=0).device
     if config.processes > 1 and device.type != "cpu":
-        raise ConfigError("--processes", [f"found {config.processes} and a GPU, wanted 1, or --device cpu."])
+        raise ConfigError("--processes", [f"found {config.processes} and {device.type}, wanted 1, or --device cpu."])
     return Runner(device, choose_precision(config, device), config.max_tokens)
 
 

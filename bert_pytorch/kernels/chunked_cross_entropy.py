@@ -20,7 +20,12 @@ ROWS_AT_ONCE = 2048
 
 
 def chunked_cross_entropy(
-    hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, rows_at_once: int = ROWS_AT_ONCE
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    labels: Tensor,
+    rows_at_once: int = ROWS_AT_ONCE,
+    sum_dtype: torch.dtype = torch.float64,
 ) -> Tensor:
     """Sum -log softmax(hidden @ weight.T + bias)[label] over the rows with a label.
 
@@ -30,18 +35,27 @@ def chunked_cross_entropy(
         bias: (V,); -inf takes an entry out of the softmax.
         labels: int64 (M,) in [0, V), or `IGNORED_LABEL`.
         rows_at_once: rows whose scores exist at the same time.
+        sum_dtype: in which they are added up, one that the device has.
 
     Returns:
         (), natural-log units, at least float32.
     """
-    return _ChunkedCrossEntropy.apply(hidden, weight, bias, labels, rows_at_once)
+    return _ChunkedCrossEntropy.apply(hidden, weight, bias, labels, rows_at_once, sum_dtype)
 
 
 class _ChunkedCrossEntropy(Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, rows_at_once: int) -> Tensor:
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        labels: Tensor,
+        rows_at_once: int,
+        sum_dtype: torch.dtype,
+    ) -> Tensor:
         wide = torch.promote_types(hidden.dtype, torch.float32)
-        loss = hidden.new_zeros((), dtype=torch.float64)
+        loss = hidden.new_zeros((), dtype=sum_dtype)
         grad_hidden = torch.empty_like(hidden)
         grad_weight, grad_bias = (torch.zeros_like(tensor, dtype=wide) for tensor in (weight, bias))
         with torch.autocast(hidden.device.type, enabled=False):
@@ -50,7 +64,7 @@ class _ChunkedCrossEntropy(Function):
                 scores = F.linear(hidden[rows], weight, bias.to(hidden.dtype)).to(wide)
                 logs, at = torch.log_softmax(scores, 1, out=scores), labels[rows].clamp(min=0).unsqueeze(1)
                 labelled = labels[rows].ne(IGNORED_LABEL).to(wide).unsqueeze(1)
-                loss -= logs.gather(1, at).mul_(labelled).sum(dtype=torch.float64)
+                loss -= logs.gather(1, at).mul_(labelled).sum(dtype=sum_dtype)
                 slopes = logs.exp_().scatter_add_(1, at, -labelled).mul_(labelled)  # p - 1 at the label; 0 without one
                 grad_bias += slopes.sum(0)
                 slopes = slopes.to(hidden.dtype)
@@ -65,4 +79,4 @@ class _ChunkedCrossEntropy(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return *(saved.mul_(grad) for saved in ctx.saved_tensors), None, None  # in place: the decoder's is large
+        return *(saved.mul_(grad) for saved in ctx.saved_tensors), None, None, None  # in place: the decoder's is large

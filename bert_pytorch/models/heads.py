@@ -13,6 +13,7 @@ from bert_pytorch.kernels.cross_entropy import linear_cross_entropy
 from bert_pytorch.models.config import Activation, ModelConfig
 from bert_pytorch.models.layers import Linear, activation_of, layer_norm
 from bert_pytorch.models.losses import cross_entropy_sum
+from bert_pytorch.runtime.device import widest_float
 
 WHOLE_SCORES = 2**31
 """Bytes of float32 scores above which the loss takes them in pieces; torch holds three to four tensors of that size."""
@@ -73,7 +74,8 @@ class MaskedTokenHead(nn.Module):
             transformed = self.transform(hidden)
             dtype = compute_dtype(transformed)
             bias = self._padded_bias(word_embeddings)
-            return chunked_cross_entropy(transformed.to(dtype), word_embeddings.to(dtype), bias, labels)
+            wide = widest_float(transformed.device)
+            return chunked_cross_entropy(transformed.to(dtype), word_embeddings.to(dtype), bias, labels, sum_dtype=wide)
         return cross_entropy_sum(self(hidden, word_embeddings), labels)
 
     def _padded_bias(self, word_embeddings: Tensor) -> Tensor:

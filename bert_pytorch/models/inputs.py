@@ -1,5 +1,6 @@
 """A packed batch as tensors: what a model reads (`data` makes the NumPy `MicroBatch`, training moves it here)."""
 
+from collections.abc import Iterable
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -54,6 +55,22 @@ class PackedBatch(NamedTuple):
         padding_starts = self.cu_seqlens[slots - 1 :: slots].unsqueeze(1)  # the last slot of each row
         places = torch.arange(len(self.input_ids), device=self.input_ids.device).view(rows, self.row_length)
         return (places < padding_starts).view(-1)
+
+    @property
+    def first_tokens(self) -> Tensor:
+        """Where each sequence begins, int64 (B,); some token or other for an empty slot."""
+        firsts = self.cu_seqlens[:-1].long()
+        return firsts if self.row_length is None else firsts.clamp(max=len(self.input_ids) - 1)
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Return its tensors in their order: what a recorded computation is given anew each time."""
+        return tuple(value for value in self if isinstance(value, Tensor))
+
+    def with_tensors(self, tensors: Iterable[Tensor]) -> Self:
+        """Return a batch of the same form of other tensors, without `lengths`, which only the host would know."""
+        values = iter(tensors)
+        fields = (next(values) if isinstance(value, Tensor) else value for value in self)
+        return type(self)._make(fields)._replace(lengths=())
 
     @classmethod
     def from_numpy(cls, batch: MicroBatch, device: torch.device | str) -> Self:

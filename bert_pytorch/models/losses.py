@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bert_pytorch.records import IGNORED_LABEL
+from bert_pytorch.runtime.device import widest_float
 
 T = TypeVar("T")
 
@@ -63,9 +64,13 @@ class LossTerms(NamedTuple):
         return torch.stack(shares).sum()
 
     def detached(self) -> Tensor:
-        """Return the sums without their graph, float64 (4,) in the order of `EachLoss`; 0 for what is not learnt."""
-        zero = self.mlm_loss_sum.new_zeros((), dtype=torch.float64)
-        return torch.stack([zero if total is None else total.detach().double() for total in self.sums()])
+        """Return the sums without their graph, (4,) in the order of `EachLoss`; 0 for what is not learnt.
+
+        In float64 where the device has it.
+        """
+        wide = widest_float(self.mlm_loss_sum.device)
+        zero = self.mlm_loss_sum.new_zeros((), dtype=wide)
+        return torch.stack([zero if total is None else total.detach().to(wide) for total in self.sums()])
 
 
 def cross_entropy_sum(scores: Tensor, labels: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bert_pytorch.runtime.device import to_device
+from bert_pytorch.runtime.device import to_device, widest_float
 
 
 class Pattern(NamedTuple):
@@ -70,8 +70,12 @@ class Rotation(NamedTuple):
 
     @classmethod
     def at(cls, position_ids: Tensor, head_size: int, base: float, dtype: torch.dtype) -> "Rotation":
-        """Compute angles m * base^(-2d/D) of positions m (T,); in float64: at position 8000 float32 is off by 5e-4."""
-        exponents = torch.arange(0, head_size, 2, dtype=torch.float64, device=position_ids.device) / head_size
+        """Compute angles m * base^(-2d/D) of positions m (T,).
+
+        In float64, where the device has it: at position 8000 float32 is off by 5e-4.
+        """
+        wide, device = widest_float(position_ids.device), position_ids.device
+        exponents = torch.arange(0, head_size, 2, dtype=wide, device=device) / head_size
         angles = (position_ids.unsqueeze(1) * base**-exponents).unsqueeze(1)
         return cls(angles.cos().to(dtype), angles.sin().to(dtype))
 

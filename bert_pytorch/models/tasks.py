@@ -82,13 +82,13 @@ class TaskModel(AttendingModel):
         """Score.
 
         Args:
-            batch: T tokens of B sequences, without `row_length`; what it says of masked tokens and pairs is not read.
+            batch: T tokens of B sequences; what it says of masked tokens and pairs is not read.
 
         Returns:
-            (B, labels) for sequences, of which the last layer computes the first tokens only; (T, labels) for tokens;
-            (T, 2), start and end, for question answering.
+            (B, labels) for sequences, of which the last layer computes the first tokens only, and any for empty slots;
+            (T, labels) for tokens; (T, 2), start and end, for question answering.
         """
-        firsts = batch.cu_seqlens[:-1].long() if self.task == "sequence_classification" else None
+        firsts = batch.first_tokens if self.task == "sequence_classification" else None
         hidden = self.encode(batch, firsts)
         if self.bert.pooler is not None:
             hidden = self.bert.pooler(hidden)

@@ -9,6 +9,7 @@ from pydantic import Field
 from bert_pytorch.config.settings import Settings
 from bert_pytorch.optim.adamw import build_adamw
 from bert_pytorch.optim.groups import layered_groups, parameter_groups
+from bert_pytorch.optim.habana import build_on_hpu
 from bert_pytorch.optim.lamb import Lamb
 
 
@@ -32,6 +33,8 @@ class OptimizerConfig(Settings):
 
     renamed_flags: ClassVar[dict[str, str]] = {
         "lr": "--learning_rate",
+        "use_fused_lamb": "--optimizer lamb, which on Gaudi is Habana's FusedLamb where there is one",
+        "use_zero_optimizer": "nothing: each rank has the whole state of the optimizer",
         "clip_norm": "--max_grad_norm",
         "clip_grad": "--max_grad_norm",
         "adam_eps": "--adam_epsilon",
@@ -61,6 +64,11 @@ def build_optimizer(
     else:
         groups = layered_groups(named_parameters, config.weight_decay, layer_decay, layers)
     betas = (config.adam_beta1, config.adam_beta2)
+    fused = build_on_hpu(
+        config.optimizer, groups, learning_rate=config.learning_rate, betas=betas, eps=config.adam_epsilon
+    )
+    if fused is not None:
+        return fused
     if config.optimizer == "lamb":
         return Lamb(groups, lr=config.learning_rate, betas=betas, eps=config.adam_epsilon)
     return build_adamw(groups, learning_rate=config.learning_rate, betas=betas, eps=config.adam_epsilon)

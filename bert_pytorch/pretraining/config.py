@@ -94,8 +94,6 @@ class PretrainingConfig(
         "local_rank": "nothing: torchrun tells each process its rank",
         "use_env": "nothing: torchrun tells each process its rank",
         "no_cuda": "--device cpu",
-        "use_habana": "--device (Gaudi comes in a later version)",
-        "use_fused_lamb": "--optimizer lamb",
     }
 
     def combination_problems(self) -> Iterator[str]:

@@ -27,7 +27,8 @@ def describe_run(resolved: Resolved[PretrainingConfig], world_size: int) -> str:
     width = max(len(name) for name, _, _ in rows)
     value_width = min(48, max(len(value) for _, value, _ in rows))
     lines = [f"{name:{width}}  {value:{value_width}}  {origin}".rstrip() for name, value, origin in rows]
-    derived = [f"{name:{width}}  {value}" for name, value in _derived(config, world_size)]
+    settled = config.with_packing(fixed_shapes=config.device == "hpu")
+    derived = [f"{name:{width}}  {value}" for name, value in _derived(settled, world_size)]
     return "\n".join(
         ["Configuration", "", *lines, "", "What follows from it", "", *derived, "", "Nothing was started.", ""]
     )

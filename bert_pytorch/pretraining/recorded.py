@@ -16,6 +16,7 @@ from bert_pytorch.models.inputs import PackedBatch
 from bert_pytorch.models.losses import EachLoss, LossTerms
 from bert_pytorch.pretraining.config import PretrainingConfig
 from bert_pytorch.runtime.compilation import record_graphs
+from bert_pytorch.runtime.device import widest_float
 from bert_pytorch.runtime.precision import Precision
 
 Losses = Callable[..., tuple[Tensor, ...]]
@@ -41,22 +42,26 @@ class RecordedModel(nn.Module):
         super().__init__()
         self.losses = _Losses(model, sample)
         with precision.autocast(cache_weights=False):  # what a cache holds would be another replay's memory
-            self._replay = (record or record_graphs)(self.losses, _tensors(sample))
+            self._replay = (record or record_graphs)(self.losses, sample.tensors())
 
     def forward(self, batch: PackedBatch) -> LossTerms:
         """Return the losses of a micro-batch, good until the next one."""
-        sums = iter(self._replay(*_tensors(batch)))
+        sums = iter(self._replay(*batch.tensors()))
         each = EachLoss(*(next(sums) if learnt else None for learnt in self.losses.learnt))
         assert each.mlm is not None
         return LossTerms(each.mlm, each.nsp, None, None, each.soft_targets, each.cosine)
 
 
 def refuse_without_gpu(config: PretrainingConfig, device: torch.device) -> None:
-    """Refuse `--cuda_graphs` elsewhere.
+    """Refuse `--cuda_graphs` elsewhere, and `--kfac` where there is no float64.
 
     Raises:
-        ConfigError: if it is asked for without a CUDA GPU.
+        ConfigError: if the device cannot do what is asked for.
     """
+    if config.kfac and widest_float(device) != torch.float64:
+        raise ConfigError(
+            "--kfac", [f"it adds up and decomposes in float64, which {device.type} has not; leave it out."]
+        )
     if config.cuda_graphs and device.type != "cuda":
         raise ConfigError("--cuda_graphs", [f"it wants a CUDA GPU, found {device.type}; leave it out."])
 
@@ -73,17 +78,11 @@ class _Losses(nn.Module):
     def __init__(self, model: nn.Module, sample: PackedBatch) -> None:
         super().__init__()
         self.model = model
-        self._sample = sample._replace(lengths=())  # nothing may depend on what only the host knows
+        self._sample = sample
         self.learnt: Sequence[bool] = ()
         """Which losses the model returned."""
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        values = iter(tensors)
-        batch = PackedBatch._make(next(values) if isinstance(value, Tensor) else value for value in self._sample)
-        terms: LossTerms = self.model(batch)
+        terms: LossTerms = self.model(self._sample.with_tensors(tensors))
         self.learnt = tuple(value is not None for value in terms.sums())
         return tuple(value for value in terms.sums() if value is not None)
-
-
-def _tensors(batch: PackedBatch) -> tuple[Tensor, ...]:
-    return tuple(value for value in batch if isinstance(value, Tensor))

@@ -29,7 +29,7 @@ from bert_pytorch.pretraining.saving import checkpoint_writer, complete_finished
 from bert_pytorch.pretraining.session import Learner, Session, build_learner, open_session
 from bert_pytorch.pretraining.sizes import settle_sizes, shared_sizes
 from bert_pytorch.pretraining.start import Start, decide_start
-from bert_pytorch.runtime.device import choose_device, peak_memory_gib
+from bert_pytorch.runtime.device import choose_device, peak_memory_gib, wants_fixed_shapes
 from bert_pytorch.runtime.distributed import World
 from bert_pytorch.runtime.peak import known_peak_flops, measured_flops, peak_of_all
 from bert_pytorch.runtime.precision import Precision, agree_on_precision
@@ -60,10 +60,11 @@ def pretrain(resolved: Resolved[PretrainingConfig], world: World) -> EndReason:
     Raises:
         BertPytorchError: what a person can mend: data, configuration, another run in the folder.
     """
-    config = resolved.settings
-    stop = StopRequests(config.time_limit_seconds())
+    asked = resolved.settings
+    stop = StopRequests(asked.time_limit_seconds())
     stop.listen()
-    chosen = choose_device(config, world.local_rank)
+    chosen = choose_device(asked, world.local_rank, compiles=asked.compile, shapes_vary=asked.packing == "tokens")
+    config = asked.with_packing(fixed_shapes=wants_fixed_shapes(chosen.device))
     refuse_without_gpu(config, chosen.device)
     world.connect(chosen.device)
     with contextlib.ExitStack() as held:

@@ -10,6 +10,7 @@ from bert_pytorch.interop.sources import EXPORTED, load_source
 from bert_pytorch.models.pretraining import PretrainingModel
 from bert_pytorch.pretraining.session import Learner, Session
 from bert_pytorch.pretraining.sizes import measured_choices
+from bert_pytorch.runtime.device import storable
 from bert_pytorch.tracking.records import EndRow
 from bert_pytorch.tracking.session import complete_metrics
 from bert_pytorch.training.fast_paths import FastPaths
@@ -51,7 +52,7 @@ def checkpoint_writer(
             },
             run_config=config.model_dump(mode="json"),
         )
-        session.store.save(progress.step, checkpoint.to_dict())
+        session.store.save(progress.step, storable(checkpoint.to_dict(), session.device))
 
     return save
 

@@ -3,12 +3,13 @@
 import logging
 import time
 from collections.abc import Callable, Iterable
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from bert_pytorch.config.settings import Settings
+from bert_pytorch.runtime import hpu
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +20,7 @@ class CompileConfig(Settings):
     compile: bool = False
     """Compile what lies between attentions (projections, activations, dropout, residual sums, LayerNorms) into fused
     kernels. Costs up to a minute at the start; without a C++ compiler (CPU) or Triton (GPU) the run goes on uncompiled,
-    with a warning."""
+    with a warning. On Gaudi: eager mode and Habana's compiler, in place of lazy mode."""
 
 
 class Compilation(NamedTuple):
@@ -34,11 +35,16 @@ def try_compiler(device: torch.device) -> Compilation:
     started = time.perf_counter()
     try:
         value = torch.ones(16, device=device, requires_grad=True)
-        torch.compile(_small, dynamic=True)(value).backward()
+        torch.compile(_small, **_how(device))(value).backward()
     except Exception as error:  # a missing compiler, linker or header, each in an exception of its own
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         return Compilation(False, f"{type(error).__name__}: {lines[0] if lines else 'no reason given'}")
     return Compilation(True, f"a first function took {time.perf_counter() - started:.0f} s")
+
+
+def _how(device: torch.device) -> dict[str, Any]:
+    """Return how `torch.compile` compiles for a device: for all sizes at once, but on Gaudi for those that come."""
+    return {"backend": hpu.COMPILER} if device.type == "hpu" else {"dynamic": True}
 
 
 def _small(value: Tensor) -> Tensor:
@@ -57,13 +63,13 @@ def compile_modules(modules: Iterable[nn.Module], device: torch.device) -> bool:
     if not compilation.works:
         logger.warning(
             "compile: not possible here, so the run goes on without (%s). A CPU needs a C++ compiler (apt-get install "
-            "g++), a GPU Triton.",
+            "g++), a GPU Triton, a Gaudi Habana's PyTorch.",
             compilation.reason,
         )
         return False
     count = 0
     for module in modules:
-        module.compile(dynamic=True)
+        module.compile(**_how(device))
         count += 1
     logger.info("compile: %d modules, when they are first called (%s)", count, compilation.reason)
     return True

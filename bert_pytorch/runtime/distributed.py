@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from bert_pytorch.errors import EXIT_FAILED, BertPytorchError, ToldElsewhereError, explain_os_error
+from bert_pytorch.runtime import hpu
 from bert_pytorch.runtime.ranks import Ranks, discover_ranks, find_meeting
 from bert_pytorch.runtime.rendezvous import RendezvousConfig, meet
 
@@ -42,7 +43,7 @@ class World:
         return self.rank == 0
 
     def connect(self, device: torch.device) -> None:
-        """Join the other ranks: NCCL for CUDA tensors, gloo for host numbers and for CPU tensors.
+        """Join the other ranks: NCCL for CUDA tensors, HCCL for Gaudi's, gloo for host numbers and for CPU tensors.
 
         Raises:
             BertPytorchError: if not all come within `--rendezvous_timeout_minutes`.
@@ -51,7 +52,9 @@ class World:
             return
         meeting = find_meeting(os.environ, self._ranks, self._how.init_method)
         store = meet(meeting, self._ranks, os.environ, self._how.rendezvous_timeout_minutes * 60)
-        backend = "nccl" if device.type == "cuda" else "gloo"
+        if device.type == "hpu":
+            hpu.join(self._ranks)
+        backend = {"cuda": "nccl", "hpu": "hccl"}.get(device.type, "gloo")
         dist.init_process_group(backend, store=store, rank=self.rank, world_size=self.size, timeout=COLLECTIVE_TIMEOUT)
         # Host numbers go over gloo, so that agreeing on them never waits for the device.
         self._control = dist.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
@@ -163,7 +166,7 @@ def lost_ranks_explained(world: World) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, dist.DistBackendError) as error:
-        signs = ("gloo", "nccl", "connection", "socket", "timed out")
+        signs = ("gloo", "nccl", "hccl", "connection", "socket", "timed out")
         if world.size == 1 or not any(sign in str(error).lower() for sign in signs):
             raise
         raise BertPytorchError(

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
+from bert_pytorch.runtime import hpu
 from bert_pytorch.runtime.distributed import World
+from bert_pytorch.runtime.timing import synchronize
 
 TERA = 1e12
 
@@ -32,6 +34,9 @@ PEAK_FLOPS = {
     "V100": 125 * TERA,
     "T4": 65 * TERA,
     "RTX A6000": 154.8 * TERA,
+    # By Intel's white papers on Gaudi 2 and Gaudi 3: matrix engines in bf16, dense.
+    "GAUDI2": 432 * TERA,
+    "GAUDI3": 1835 * TERA,
     # By NVIDIA's white papers on Ada (appendix A) and on GA102: fp16 with sums in fp32, dense.
     "RTX 4090": 165.2 * TERA,
     "RTX 3090": 71 * TERA,
@@ -45,10 +50,12 @@ _ROUND_SECONDS = 0.1
 
 
 def known_peak_flops(device: torch.device) -> float | None:
-    """Return a GPU's peak, None for devices that are not in the table.
+    """Return a GPU's or Gaudi's peak, None for devices that are not in the table.
 
     It is the tensor cores' bf16 or fp16 peak whatever precision a run has: a run in fp32 wastes the difference.
     """
+    if device.type == "hpu":
+        return peak_of_name(hpu.device_name())
     return peak_of_name(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
 
 
@@ -59,7 +66,7 @@ def peak_of_all(world: World, peak: float | None) -> float | None:
 
 
 def peak_of_name(name: str) -> float | None:
-    """Return the peak of a device as `torch.cuda.get_device_name` calls it."""
+    """Return the peak of a device as `torch.cuda.get_device_name`, or Habana's, calls it."""
     words = _words(name)
     if words & _LESSER:
         return None
@@ -93,18 +100,13 @@ def _best_seconds(left: torch.Tensor, right: torch.Tensor) -> float:
     """Time one product: the least mean of several rounds."""
     started = time.perf_counter()
     F.linear(left, right)  # warm-up, and how many fill a round
-    _wait(left.device)
+    synchronize(left.device)
     repeats = max(1, int(_ROUND_SECONDS / (time.perf_counter() - started)))
     best = float("inf")
     for _ in range(_ROUNDS):
         started = time.perf_counter()
         for _ in range(repeats):
             F.linear(left, right)
-        _wait(left.device)
+        synchronize(left.device)
         best = min(best, (time.perf_counter() - started) / repeats)
     return best
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

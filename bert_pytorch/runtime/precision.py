@@ -7,6 +7,7 @@ from typing import ClassVar, Literal, NamedTuple
 import torch
 
 from bert_pytorch.config.settings import Settings
+from bert_pytorch.errors import ConfigError
 from bert_pytorch.runtime.distributed import World
 
 
@@ -14,8 +15,8 @@ class PrecisionConfig(Settings):
     """Numeric precision."""
 
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Precision of matrix products: auto takes bf16 where the GPU has it, fp16 with loss scaling on older GPUs, and
-    fp32 on CPUs, where most emulate bf16 many times slower."""
+    """Precision of matrix products: auto takes bf16 on Gaudi and where the GPU has it, fp16 with loss scaling on older
+    GPUs, and fp32 on CPUs, where most emulate bf16 many times slower."""
     fp16: bool = False
     """The same as --precision fp16."""
 
@@ -24,6 +25,10 @@ class PrecisionConfig(Settings):
         "bf16": "--precision bf16",
         "autocast": "--precision bf16",
         "hmp": "--precision bf16",
+        "hmp_bf16": "nothing: torch.autocast has lists of operators of its own",
+        "hmp_fp32": "nothing: torch.autocast has lists of operators of its own",
+        "hmp_opt_level": "--precision bf16",
+        "hmp_verbose": "nothing: torch.autocast tells nothing",
         "loss_scale": "nothing: with --precision fp16 the loss scale adapts itself",
         "init_loss_scale": "nothing: with --precision fp16 the loss scale adapts itself",
         "allreduce_post_accumulation": "nothing: gradients are always reduced once an update",
@@ -66,7 +71,13 @@ class Precision(NamedTuple):
 
 
 def choose_precision(config: PrecisionConfig, device: torch.device) -> Precision:
-    """Choose the precision for a device."""
+    """Choose the precision for a device.
+
+    Raises:
+        ConfigError: if it is asked for what the device is not used with.
+    """
+    if device.type == "hpu" and (config.fp16 or config.precision == "fp16"):
+        raise ConfigError("--precision fp16", ["a Gaudi computes in bf16 or fp32 here; leave it out for bf16."])
     if config.fp16 or config.precision != "auto":
         name = "fp16" if config.fp16 else config.precision
         assert name != "auto"
@@ -74,6 +85,8 @@ def choose_precision(config: PrecisionConfig, device: torch.device) -> Precision
         return Precision(name, "asked for" + ("; CPUs without AMX emulate it slowly" if slow else ""), device.type)
     if device.type == "cpu":
         return Precision("fp32", "auto: a CPU, where fp32 matrix products are the fast ones", device.type)
+    if device.type == "hpu":
+        return Precision("bf16", "auto: what Gaudi's matrix engines are made for", device.type)
     if torch.cuda.get_device_capability(device) >= (8, 0):
         return Precision("bf16", "auto: this GPU has bf16 matrix units", device.type)
     return Precision("fp16", "auto: this GPU has fp16 but no bf16 matrix units", device.type)

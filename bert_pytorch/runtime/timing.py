@@ -6,6 +6,8 @@ from statistics import median
 
 import torch
 
+from bert_pytorch.runtime import hpu
+
 _CYCLES_PER_SECOND = 2e9
 """Of a GPU at its fastest; a slower one pauses longer."""
 _LONGEST_PAUSE = 1.0
@@ -16,6 +18,8 @@ def synchronize(device: torch.device) -> None:
     """Wait until a device has done everything it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "hpu":
+        hpu.synchronize()
 
 
 def seconds_per_call(

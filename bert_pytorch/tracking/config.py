@@ -22,6 +22,10 @@ class TrackingConfig(Settings):
         "log_freq": "--log_interval",
         "logging_steps": "--log_interval",
         "json_summary": "nothing: metrics.jsonl in --output_dir is always written",
+        "tensorboard_logdir": "nothing: tensorboard/ in --output_dir is always written",
+        "enable_tensorboard_logging": "nothing: tensorboard/ in --output_dir is always written",
+        "profile": "nothing: python -m benchmarks.training_profile profiles updates",
+        "profile_steps": "nothing: python -m benchmarks.training_profile profiles updates",
     }
 
     def combination_problems(self) -> Iterator[str]:

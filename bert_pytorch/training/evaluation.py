@@ -7,6 +7,7 @@ import torch
 from bert_pytorch.models.inputs import PackedBatch
 from bert_pytorch.models.pretraining import PretrainingModel
 from bert_pytorch.records import MicroBatch
+from bert_pytorch.runtime.device import end_graph, widest_float
 from bert_pytorch.runtime.distributed import World
 from bert_pytorch.runtime.precision import Precision
 from bert_pytorch.tracking.records import EvalRow
@@ -33,7 +34,8 @@ def evaluate(
         precision: of the forward passes.
         stop_requested: asked between micro-batches.
     """
-    sums = torch.zeros(3, dtype=torch.float64, device=device)  # MLM loss, right masked tokens, right pairs
+    wide = widest_float(device)
+    sums = torch.zeros(3, dtype=wide, device=device)  # MLM loss, right masked tokens, right pairs
     masked = pairs = 0
     was_training = model.training
     model.eval()
@@ -46,11 +48,12 @@ def evaluate(
                     terms = model(PackedBatch.from_numpy(batch, device), with_accuracy=True)
                 sums += torch.stack(
                     [
-                        terms.mlm_loss_sum.double(),
-                        terms.mlm_correct.double(),
-                        terms.nsp_correct.double() if terms.nsp_correct is not None else sums.new_zeros(()),
+                        terms.mlm_loss_sum.to(wide),
+                        terms.mlm_correct.to(wide),
+                        terms.nsp_correct.to(wide) if terms.nsp_correct is not None else sums.new_zeros(()),
                     ]
                 )
+                end_graph(device)
                 masked += batch.num_masked
                 pairs += batch.num_pairs
     finally:

@@ -41,7 +41,7 @@ class Objective(Protocol):
         """
 
     def sums(self, terms: Any) -> Tensor:
-        """Return the sums without their graph, float64 (k,)."""
+        """Return the sums without their graph, (k,), in the widest float of the device."""
 
     def report(self, means: Sequence[float], counts: Sequence[float]) -> LossReport:
         """Return the update's loss from the mean of each, and the counts that they were divided by."""
@@ -67,7 +67,7 @@ class PretrainingObjective:
         return terms.share_of_loss(self._weights, EachLoss(*counts))
 
     def sums(self, terms: LossTerms) -> Tensor:
-        """Return float64 (4,) in the order of `EachLoss`."""
+        """Return (4,) in the order of `EachLoss`."""
         return terms.detached()
 
     def report(self, means: Sequence[float], counts: Sequence[float]) -> LossReport:

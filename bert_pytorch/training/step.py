@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from bert_pytorch.optim.groups import LEARNING_RATE_SCALE
-from bert_pytorch.optim.norms import global_norm
+from bert_pytorch.optim.norms import clipping_on, global_norm
 from bert_pytorch.optim.preconditioner import Preconditioner
-from bert_pytorch.runtime.device import seed_dropout
+from bert_pytorch.runtime.device import end_graph, seed_dropout, widest_float
 from bert_pytorch.runtime.distributed import World, sync_gradients
 from bert_pytorch.runtime.precision import Precision
 from bert_pytorch.training.objective import Objective
@@ -72,6 +72,7 @@ class OptimizerStep:
         self._precision = precision
         self._scaler = scaler
         self._max_grad_norm = max_grad_norm
+        self._clip = clipping_on(device, self._parameters, max_grad_norm)
         self._objective = objective
         self._flops_of = flops_of
         self._seed = seed
@@ -82,7 +83,9 @@ class OptimizerStep:
         """Take update number `step` (1-based, phases added up) with `learning_rate`."""
         here = np.sum([self._counted(batch) for batch in update.micro_batches], axis=0)
         *counts, tokens, flops = self._world.sum(here.tolist())  # 1 global counts, before any forward pass
-        sums = torch.zeros(len(counts), dtype=torch.float64, device=self._device)  # no wait for it per micro-batch
+        sums = torch.zeros(
+            len(counts), dtype=widest_float(self._device), device=self._device
+        )  # no wait for it per micro-batch
         if self._preconditioner is not None:
             self._preconditioner.begin(step)  # 2 it sees the passes of some updates
         for index, batch in enumerate(update.micro_batches):
@@ -99,6 +102,7 @@ class OptimizerStep:
                 # DistributedDataParallel averages over ranks where we want the sum.
                 self._scaler.scale(loss * self._world.size).backward()
             sums += self._objective.sums(terms)
+            end_graph(self._device)
         self._scaler.unscale_(self._optimizer)  # 5 true gradients
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
         norm = global_norm(gradients)
@@ -114,10 +118,11 @@ class OptimizerStep:
                 )
                 norm_to_clip = global_norm(gradients).item()
             if 0 < self._max_grad_norm < norm_to_clip:  # 8 the global norm, as apex does, without an epsilon
-                torch._foreach_mul_(gradients, self._max_grad_norm / norm_to_clip)
+                self._clip(gradients, norm_to_clip)
             for group in self._optimizer.param_groups:  # 9 a function of the step, never read back from here
                 group["lr"] = learning_rate * group.get(LEARNING_RATE_SCALE, 1.0)
             self._scaler.step(self._optimizer)  # 10
+            end_graph(self._device)
         self._scaler.update()  # 11 halves the loss scale after a skip
         self._optimizer.zero_grad(set_to_none=True)
         means = [total / (count or 1) for total, count in zip(totals, counts, strict=True)]

@@ -8,7 +8,7 @@ import torch
 
 from bert_pytorch.finetuning.batches import take
 from bert_pytorch.finetuning.config import FinetuningConfig
-from bert_pytorch.finetuning.prediction import predict
+from bert_pytorch.finetuning.prediction import predict, scorer_of
 from bert_pytorch.models.inputs import PackedBatch
 from bert_pytorch.models.tasks import Task, TaskModel
 from bert_pytorch.runtime.distributed import World
@@ -47,13 +47,13 @@ class OneOf(World):
 
 
 def scores(model: TaskModel, world: World) -> list[np.ndarray] | None:
+    config = FinetuningConfig(predict_batch_size=3, max_tokens=40, max_seq_length=32)
     return predict(
         model,
         features(),
-        FinetuningConfig(predict_batch_size=3, max_tokens=40, max_seq_length=32),
+        config,
+        scorer=scorer_of(model, config, CPU, choose_precision(PrecisionConfig(), CPU), replays=True),
         world=world,
-        device=CPU,
-        precision=choose_precision(PrecisionConfig(), CPU),
         stop_requested=lambda: False,
     )
 

@@ -61,7 +61,9 @@ def test_nothing_waits_for_the_device() -> None:
 
 def test_a_model_with_many_masked_tokens_takes_it_and_learns_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     taken, results = [], []
-    monkeypatch.setattr(heads, "chunked_cross_entropy", lambda *given: taken.append(1) or chunked_cross_entropy(*given))
+    monkeypatch.setattr(
+        heads, "chunked_cross_entropy", lambda *given, **how: taken.append(1) or chunked_cross_entropy(*given, **how)
+    )
     for limit in (0, heads.WHOLE_SCORES):
         monkeypatch.setattr(heads, "WHOLE_SCORES", limit)
         model = build_model(small_config())
