@@ -12,6 +12,7 @@ from bert_pytorch.pretraining.config import PretrainingConfig
 from bert_pytorch.pretraining.parts import check_fit, held_out_loader
 from bert_pytorch.runtime.device import choose_device
 from bert_pytorch.runtime.distributed import World
+from bert_pytorch.runtime.placement import take_processors
 from bert_pytorch.runtime.precision import choose_precision
 from bert_pytorch.runtime.stopping import StopRequests
 from bert_pytorch.tracking.records import EvalRow
@@ -29,8 +30,10 @@ def evaluate_only(config: PretrainingConfig, world: World) -> EvalRow:
     """
     assert config.init_checkpoint is not None
     assert config.eval_dir is not None
+    processors = take_processors(config, world)
     device = choose_device(config, world.local_rank).device
     world.connect(device)
+    logger.info("processors: %s; network: %s", processors, world.network)
     stop = StopRequests(config.time_limit_seconds())
     stop.listen()
     with contextlib.ExitStack() as held:

@@ -31,6 +31,7 @@ from bert_pytorch.pretraining.start import Start, decide_start
 from bert_pytorch.runtime.device import choose_device, peak_memory_gib
 from bert_pytorch.runtime.distributed import World
 from bert_pytorch.runtime.peak import known_peak_flops, measured_flops
+from bert_pytorch.runtime.placement import take_processors
 from bert_pytorch.runtime.stopping import StopRequests
 from bert_pytorch.tracking.console import console_log
 from bert_pytorch.tracking.records import EndReason, EvalRow, StartRow, TrainRow
@@ -61,6 +62,7 @@ def pretrain(resolved: Resolved[PretrainingConfig], world: World) -> EndReason:
     config = resolved.settings
     stop = StopRequests(config.time_limit_seconds())
     stop.listen()
+    processors = take_processors(config, world)
     chosen = choose_device(config, world.local_rank)
     refuse_without_gpu(config, chosen.device)
     world.connect(chosen.device)
@@ -78,6 +80,7 @@ def pretrain(resolved: Resolved[PretrainingConfig], world: World) -> EndReason:
         sources = [source for source in (begun_from, config.teacher) if source is not None]
         world.on_first(lambda: [local_source(source) for source in sources])  # one rank fetches, the others find it
         logger.info("device: %s; ranks: %d", chosen.reason, world.size)
+        logger.info("processors: %s; network: %s", processors, world.network)
         session, learner, saved = world.together(lambda: _prepare(config, world, chosen.device, stop, store, start))
         for data in (session.corpus.training, session.corpus.evaluation):
             if data is not None:
