@@ -1,6 +1,6 @@
 """What is known about this machine's CUDA GPUs and the libraries that drive them."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -41,7 +41,7 @@ def gpus_here() -> list[Gpu]:
 
 def pci_address(index: int) -> str | None:
     """Return a GPU's address on the PCI bus as sysfs spells it; None with a torch that does not tell (below 2.8)."""
-    properties = torch.cuda.get_device_properties(index)
+    properties: Any = torch.cuda.get_device_properties(index)  # whose type stub knows no address
     if not hasattr(properties, "pci_bus_id"):
         return None
     return f"{properties.pci_domain_id:04x}:{properties.pci_bus_id:02x}:{properties.pci_device_id:02x}.0"
