@@ -11,7 +11,8 @@ steps go from machine to machine where there are m of them, at the network's lat
 machine; a ring is as fast as the slower of a device's link and a machine's network, which all its devices share.
 Trees and switches that add, which NCCL takes where they are faster, are left out.  What can hide communication is the
 last micro-batch's backward pass, two thirds of its time (twice the forward pass's products); where a CPU does both,
-nothing hides.  Data, dropout and the optimizer cost what they cost one device; devices are equal and none is late.
+nothing hides.  Data, dropout and the optimizer cost what they cost one device; devices are equal, none is late, and a
+small micro-batch takes as long a sequence as a large one, which flatters many devices that share a batch.
 """
 
 import math
