@@ -72,10 +72,10 @@ def read_request(argv: Sequence[str], environment: Mapping[str, str]) -> Request
         ConfigError: if one of the launcher's is wrong, or no script follows.
     """
     if argv and argv[0] == "check":
-        own, words = _own_anywhere(list(argv[1:]))
+        own, words = _own_anywhere(argv[1:])
         words = [str(CHECK), *words]
     else:
-        own, words = _own_first(list(argv))
+        own, words = split_words(argv, LaunchConfig)
     if (not words and not own) or (words and words[0] in ("-h", "--help")):
         own = ["--help"]
     config = parse_settings(LaunchConfig, own, program=PROGRAM, description=DESCRIPTION).settings
@@ -97,32 +97,28 @@ def read_request(argv: Sequence[str], environment: Mapping[str, str]) -> Request
     return Request(config, script.resolve(), tuple(words))
 
 
-def _own_first(words: list[str]) -> tuple[list[str], list[str]]:
-    """Split words where the first stands that is not the launcher's."""
+def split_words(argv: Sequence[str], settings: type[Settings]) -> tuple[list[str], list[str]]:
+    """Split off the options of `settings` at the beginning, each with its value unless it is a switch."""
     own: list[str] = []
-    while words and _is_own(words[0]):
-        own, words = own + words[: _length(words[0])], words[_length(words[0]) :]
+    words = list(argv)
+    while words and words[0].startswith("--"):
+        name = words[0].partition("=")[0].removeprefix("--").replace("-", "_").removeprefix("no_")
+        if name not in settings.model_fields:
+            break
+        switch = settings.model_fields[name].annotation is bool
+        take = 1 if switch or "=" in words[0] else 2
+        own, words = own + words[:take], words[take:]
     return own, words
 
 
-def _own_anywhere(words: list[str]) -> tuple[list[str], list[str]]:
+def _own_anywhere(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Sort the launcher's words out, wherever they stand; none is called as one of the check's."""
     own: list[str] = []
     rest: list[str] = []
     while words:
-        taken, words = _own_first(words)
+        taken, words = split_words(words, LaunchConfig)
         own, rest, words = own + taken, rest + words[:1], words[1:]
     return own, rest
-
-
-def _length(word: str) -> int:
-    """Return how many words an option of the launcher takes."""
-    return 1 if word.startswith(("--requeue", "--dry", "--no-")) or "=" in word else 2
-
-
-def _is_own(word: str) -> bool:
-    name = word.partition("=")[0].removeprefix("--").replace("-", "_")
-    return word.startswith("--") and (name.removeprefix("no_") in LaunchConfig.model_fields)
 
 
 def say(text: str) -> None:
