@@ -65,6 +65,23 @@ class Measured(NamedTuple):
 def main() -> None:
     """Print the tables and one JSON line."""
     options = _options()
+    found = measure(options) if options.rounds else {}
+    large = projections(
+        NETWORKS,
+        hides=True,
+        weak=False,
+        sequence=1 / LARGE_RATE,
+        batch=LARGE_BATCH,
+        micro_batch=LARGE_MICRO,
+        fixed=LAMB_SECONDS,
+        num_bytes=gradient_bytes(LARGE),
+    )
+    print("\n".join([f"BERT-large, {LARGE_BATCH:,} sequences of 128 an update, H200s:", *projected_table(large), ""]))
+    print(json.dumps({"benchmark": "scaling", "model": options.model, "load": round(os.getloadavg()[0], 1), **found}))
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Train with one rank and two, and say what the model makes of it."""
     data = prepare(options.work)[128]
     batch = options.batch
     kinds = (
@@ -78,27 +95,23 @@ def main() -> None:
         rounds.append({kind.name: train(kind, options, data.folder) for kind in order})
         rates = ", ".join(f"{kind.name} {rounds[-1][kind.name].seconds:.3f} s" for kind in kinds)
         print(f"round {number + 1}, load {os.getloadavg()[0]:.1f}: an update of {rates}", flush=True)
-    network = loopback()
-    num_bytes = float(GRADIENT_BYTES * num_parameters(load_model_config(options.model)))
     rows = [figures(kind, kinds[0], rounds) for kind in kinds]
     print("\n".join(["", *measured_table(rows), ""]))
-    one = statistics.median(each[kinds[0].name].seconds for each in rounds)
+    network, num_bytes = loopback(), gradient_bytes(options.model)
+    one, communication = rows[0]["seconds"], all_reduce_seconds(num_bytes, 2, network)
+    predicted = update_seconds(one, communication, 0.0, hides=False)
+    print(f"all-reduce of {num_bytes / 1e6:.1f} MB between two ranks, by the model: {communication:.3f} s")
+    print(f"two ranks, a batch each: the model says {predicted:.3f} s an update, measured {rows[1]['seconds']:.3f} s")
     here = projections(
         [network], hides=False, sequence=one / batch, batch=batch, micro_batch=batch, fixed=0.0, num_bytes=num_bytes
     )
-    print(
-        f"all-reduce of {num_bytes / 1e6:.1f} MB between two ranks: {all_reduce_seconds(num_bytes, 2, network):.3f} s"
-    )
-    predicted = update_seconds(one, all_reduce_seconds(num_bytes, 2, network), 0.0, hides=False)
-    print(f"two ranks, a batch each: the model says {predicted:.3f} s an update, measured {rows[1]['seconds']:.3f} s")
-    print("\n".join(["", f"{options.model}, {batch} sequences a rank, CPU ranks:", *projected_table(here)]))
-    large = projections(
-        NETWORKS, hides=True, sequence=1 / LARGE_RATE, batch=LARGE_BATCH, micro_batch=LARGE_MICRO, fixed=LAMB_SECONDS,
-        num_bytes=float(GRADIENT_BYTES * num_parameters(load_model_config(LARGE))), weak=False,
-    )  # fmt: skip
-    print("\n".join(["", f"BERT-large, {LARGE_BATCH:,} sequences of 128 an update, H200s:", *projected_table(large)]))
-    found = {"rows": rows, "network": network._asdict(), "predicted_seconds": round(predicted, 4)}
-    print(json.dumps({"benchmark": "scaling", "model": options.model, "load": round(os.getloadavg()[0], 1), **found}))
+    print("\n".join(["", f"{options.model}, {batch} sequences a rank, CPU ranks:", *projected_table(here), ""]))
+    return {"rows": rows, "network": network._asdict(), "predicted_seconds": round(predicted, 4)}
+
+
+def gradient_bytes(model: str) -> float:
+    """Return the size of a shipped model's gradients."""
+    return float(GRADIENT_BYTES * num_parameters(load_model_config(model)))
 
 
 def train(kind: Kind, options: argparse.Namespace, folder: Path) -> Measured:
@@ -190,7 +203,7 @@ def _run(words: Sequence[str]) -> str:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5, help="0: only the projection for H200s, which needs none")
     parser.add_argument("--updates", type=int, default=12, help=f"of each run, after {WARM_UP_UPDATES} to warm up")
     parser.add_argument("--model", default="bert_mini_uncased")
     parser.add_argument("--batch", type=int, default=32, help="sequences of one rank's update")
