@@ -11,7 +11,8 @@ TOOLS = (
         "./scripts/launch/torchrun.sh",
         "any program here on all GPUs, machines or a job; beside it scripts for schedulers",
     ),
-    ("python -m bert_pytorch.inspect", "look inside a shard: its header, and rows with their masks marked"),
+    ("python -m bert_pytorch.launch check", "how fast the machines of a job and their network are, and which are slow"),
+    ("python -m bert_pytorch.inspect", "look inside a shard, a run's batches, or this machine's environment"),
     ("python -m bert_pytorch.convert", "weights in and out: Hugging Face, NVIDIA's and the fork's checkpoints, ONNX"),
     ("python -m bert_pytorch.predict", "use a model: fill masks, answer questions, tag, classify and embed texts"),
 )

@@ -11,7 +11,7 @@ from bert_pytorch.interop.nvidia import Hints
 from bert_pytorch.optim.config import OptimizerConfig
 from bert_pytorch.optim.schedules import ScheduleConfig
 from bert_pytorch.runtime.compilation import CompileConfig
-from bert_pytorch.runtime.device import DeviceConfig
+from bert_pytorch.runtime.placement import PlacementConfig
 from bert_pytorch.runtime.precision import PrecisionConfig
 from bert_pytorch.runtime.rendezvous import RendezvousConfig
 from bert_pytorch.tracking.config import TrackingConfig
@@ -24,7 +24,7 @@ class FinetuningConfig(
     CheckpointConfig,
     PrecisionConfig,
     CompileConfig,
-    DeviceConfig,
+    PlacementConfig,
     RendezvousConfig,
     ScheduleConfig,
     OptimizerConfig,

@@ -18,6 +18,7 @@ from bert_pytorch.finetuning.training import train_task
 from bert_pytorch.interop.sources import EXPORTED
 from bert_pytorch.runtime.device import choose_device
 from bert_pytorch.runtime.distributed import World
+from bert_pytorch.runtime.placement import take_processors
 from bert_pytorch.runtime.precision import agree_on_precision
 from bert_pytorch.runtime.stopping import StopRequests
 from bert_pytorch.tracking.console import console_log
@@ -39,6 +40,7 @@ def finetune(resolved: Resolved[C], world: World, kind: TaskKind) -> EndReason:
     config = resolved.settings
     stop = StopRequests(config.time_limit_seconds())
     stop.listen()
+    processors = take_processors(config, world)
     chosen = choose_device(config, world.local_rank, compiles=config.compile, shapes_vary=config.do_train)
     world.connect(chosen.device)
     with contextlib.ExitStack() as held:
@@ -48,6 +50,7 @@ def finetune(resolved: Resolved[C], world: World, kind: TaskKind) -> EndReason:
         log = output_dir / f"{config.log_prefix}.txt"
         world.together(lambda: held.enter_context(console_log(log, rank=world.rank)))
         logger.info("device: %s; ranks: %d", chosen.reason, world.size)
+        logger.info("processors: %s; network: %s", processors, world.network)
         own = world.on_first(lambda: _own_checkpoint(config, store))
         if own is None and config.init_checkpoint is not None:
             source = config.init_checkpoint

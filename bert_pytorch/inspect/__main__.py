@@ -3,6 +3,7 @@
 python -m bert_pytorch.inspect shard corpus/encoded/sequences_lowercase_max_seq_len_128_next_seq_task_true
 python -m bert_pytorch.inspect shard train_0.hdf5 --index 0 17 --color always | less -R
 python -m bert_pytorch.inspect batch runs/my_bert --step 100
+python -m bert_pytorch.inspect environment runs/my_bert corpus
 """
 
 import difflib
@@ -16,14 +17,16 @@ from bert_pytorch.config.command_line import parse_settings
 from bert_pytorch.config.settings import Settings
 from bert_pytorch.errors import EXIT_DONE, EXIT_USAGE, ConfigError, front_door
 from bert_pytorch.inspect.batch import BatchConfig, describe_batch
+from bert_pytorch.inspect.environment import EnvironmentConfig, describe_environment
 from bert_pytorch.inspect.shard import ShardConfig, describe_shards
 
 PROGRAM = "python -m bert_pytorch.inspect"
 _COMMANDS: dict[str, tuple[str, type[Settings], Callable[[Any], Iterator[str]]]] = {
     "shard": ("a shard's header and some of its rows, decoded, with masks marked", ShardConfig, describe_shards),
+    "environment": ("versions, machine, GPUs and scheduler, for a bug report", EnvironmentConfig, describe_environment),
     "batch": ("the samples and masks of an update of a run, rebuilt and decoded", BatchConfig, describe_batch),
 }
-_LATER = ("checkpoint", "environment")
+_LATER = ("checkpoint",)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,7 +39,7 @@ def _run(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
         _say(f"usage: {PROGRAM} COMMAND …\n")
         for command, (purpose, _, _) in _COMMANDS.items():
-            _say(f"  {command:<12}{purpose}; {PROGRAM} {command} --help lists its options")
+            _say(f"  {command:<13}{purpose}; {PROGRAM} {command} --help lists its options")
         return EXIT_DONE if words else EXIT_USAGE
     if words[0] not in _COMMANDS:
         raise ConfigError(PROGRAM, [_unknown(words[0])])

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bert_pytorch.errors import EXIT_DONE, EXIT_STOPPED, front_door
-from bert_pytorch.launch.allocation import Allocation, gpus_of_this_machine, read_allocation
-from bert_pytorch.launch.commands import NODE_PROGRAM, ssh_words, starting_words, torchrun_words
+from bert_pytorch.launch.allocation import Allocation, cpus_of_node, gpus_of_this_machine, read_allocation
+from bert_pytorch.launch.commands import NODE_PROGRAM, network_variables, ssh_words, starting_words, torchrun_words
 from bert_pytorch.launch.config import LaunchConfig, Request, read_request, say
 from bert_pytorch.launch.phases import output_folder, read_ends, words_of_phase
 from bert_pytorch.launch.running import Command, Stopping, order_for_node, run_commands
@@ -21,6 +21,7 @@ from bert_pytorch.runtime.nodes import same_machine
 def main() -> int:
     """Run the launcher; returns its exit code."""
     request = read_request(sys.argv[1:], os.environ)
+    os.environ.update(network_variables(request.config.interface))
     allocation = read_allocation(
         request.config,
         os.environ,
@@ -88,7 +89,8 @@ def _commands(config: LaunchConfig, allocation: Allocation, program: Sequence[st
         each,
         grace_seconds=config.grace_seconds,
         open_mpi=allocation.starter == "mpiexec" and _is_open_mpi(),
-        cpus=os.environ.get("SLURM_CPUS_PER_TASK"),
+        cpus=cpus_of_node(os.environ),
+        carried=tuple(network_variables(config.interface)),
     )
     return [Command(allocation.starter, words, signal.SIGUSR1)]
 

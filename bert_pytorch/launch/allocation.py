@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 from bert_pytorch.errors import ConfigError
 from bert_pytorch.launch.config import LaunchConfig
-from bert_pytorch.runtime.nodes import expand_node_list
+from bert_pytorch.runtime.nodes import expand_counts, expand_node_list
 from bert_pytorch.runtime.ranks import FIRST_PORT, job_hosts, job_number, port_of_job
 
 Starter = Literal["here", "srun", "mpiexec", "ssh"]
@@ -61,6 +61,15 @@ def read_allocation(
     starter = _starter(config, scheduler, nodes, has_program)
     processes = config.nproc_per_node or _processes(environment, local_gpus)
     return Allocation(scheduler, nodes if len(nodes) > 1 else (), job or "alone", port, processes, starter)
+
+
+def cpus_of_node(environment: Mapping[str, str]) -> str | None:
+    """Return how many processors SLURM gave the job on each of its machines, of unequal ones the fewest.
+
+    A step of one task a machine asks for them, or SLURM binds the task, and with it all ranks there, to a single one.
+    """
+    counts = expand_counts(environment.get("SLURM_JOB_CPUS_PER_NODE", ""))
+    return str(min(counts)) if counts else environment.get("SLURM_CPUS_PER_TASK")
 
 
 def gpus_of_this_machine(devices: Path = Path("/dev")) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bert_pytorch.launch.allocation import Allocation
 from bert_pytorch.launch.config import LaunchConfig
+from bert_pytorch.runtime.interfaces import GLOO, NCCL
 
 ROLL_CALL = Path(__file__).with_name("roll_call.py")
 NODE_PROGRAM = Path(__file__).with_name("on_node.py")
@@ -43,8 +44,19 @@ def torchrun_words(
     return [*words, f"--shutdown_timeout={config.grace_seconds}", *program]
 
 
+def network_variables(interface: str | None) -> dict[str, str]:
+    """Return the variables by which gloo and NCCL are told an interface; NCCL would take a bare name as a prefix."""
+    return {} if interface is None else {GLOO: interface, NCCL: f"={interface}"}
+
+
 def starting_words(
-    allocation: Allocation, each: Sequence[str], *, grace_seconds: int, open_mpi: bool, cpus: str | None
+    allocation: Allocation,
+    each: Sequence[str],
+    *,
+    grace_seconds: int,
+    open_mpi: bool,
+    cpus: str | None,
+    carried: Sequence[str] = (),
 ) -> list[str]:
     """Return the one command by which srun or mpiexec starts `each` once on every machine.
 
@@ -53,7 +65,8 @@ def starting_words(
         each: the command of a machine.
         grace_seconds: how long SLURM lets the others go on when one has ended.
         open_mpi: whether mpiexec is Open MPI's; others take MPICH's options.
-        cpus: SLURM_CPUS_PER_TASK, which srun does not take from its job since SLURM 22.05.
+        cpus: processors of each machine under SLURM, which srun does not take from its job since SLURM 22.05.
+        carried: variables that other machines must have; Open MPI alone carries none by itself.
     """
     count = str(len(allocation.nodes))
     if allocation.starter == "srun":
@@ -62,7 +75,9 @@ def starting_words(
         words += ["--kill-on-bad-exit=0", f"--wait={grace_seconds}", f"--nodelist={','.join(allocation.nodes)}"]
         return [*words, *([f"--cpus-per-task={cpus}"] if cpus else []), *each]
     if open_mpi:
-        return ["mpiexec", "-np", count, "--host", ",".join(allocation.nodes), "--map-by", "ppr:1:node", *each]
+        words = ["mpiexec", "-np", count, "--host", ",".join(allocation.nodes), "--map-by", "ppr:1:node"]
+        # It would bind torchrun, and with it all ranks of the machine, to one core or socket.
+        return [*words, "--bind-to", "none", *(word for name in carried for word in ("-x", name)), *each]
     return ["mpiexec", "-n", count, "-ppn", "1", *each]
 
 

@@ -13,10 +13,12 @@ from bert_pytorch.errors import ConfigError
 
 PROGRAM = "launch"
 DESCRIPTION = (
-    "Start a program with torchrun on all machines of this job: launch [these options] SCRIPT.py [its options]"
+    "Start a program with torchrun on all machines of this job: launch [these options] SCRIPT.py [its options]; "
+    "launch check [these options] measures the machines and their network"
 )
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+CHECK = REPOSITORY / "scripts" / "launch" / "check.py"
 
 Phase = Literal["1", "2", "both"]
 
@@ -39,6 +41,9 @@ class LaunchConfig(Settings):
     port: int | None = Field(None, ge=1, le=65534)
     """Port at which machines meet, on the first, which uses the next one too; by default it follows from the job's
     number."""
+    interface: str | None = Field(None, pattern=r"^[A-Za-z0-9_.-]{1,15}$")
+    """Network interface of gloo and NCCL on all machines, such as hsn0; by default the one on the route to the first
+    machine, unless GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME are set."""
     max_restarts: int = Field(0, ge=0)
     """How often torchrun starts all processes anew when one fails; they continue from the last checkpoint."""
     join_minutes: float = Field(10, gt=0)
@@ -66,12 +71,11 @@ def read_request(argv: Sequence[str], environment: Mapping[str, str]) -> Request
     Raises:
         ConfigError: if one of the launcher's is wrong, or no script follows.
     """
-    words = list(argv)
-    own: list[str] = []
-    while words and _is_own(words[0]):
-        switch = words[0].startswith(("--requeue", "--dry", "--no-"))
-        take = 1 if switch or "=" in words[0] else 2
-        own, words = own + words[:take], words[take:]
+    if argv and argv[0] == "check":
+        own, words = _own_anywhere(argv[1:])
+        words = [str(CHECK), *words]
+    else:
+        own, words = split_words(argv, LaunchConfig)
     if (not words and not own) or (words and words[0] in ("-h", "--help")):
         own = ["--help"]
     config = parse_settings(LaunchConfig, own, program=PROGRAM, description=DESCRIPTION).settings
@@ -93,9 +97,28 @@ def read_request(argv: Sequence[str], environment: Mapping[str, str]) -> Request
     return Request(config, script.resolve(), tuple(words))
 
 
-def _is_own(word: str) -> bool:
-    name = word.partition("=")[0].removeprefix("--").replace("-", "_")
-    return word.startswith("--") and (name.removeprefix("no_") in LaunchConfig.model_fields)
+def split_words(argv: Sequence[str], settings: type[Settings]) -> tuple[list[str], list[str]]:
+    """Split off the options of `settings` at the beginning, each with its value unless it is a switch."""
+    own: list[str] = []
+    words = list(argv)
+    while words and words[0].startswith("--"):
+        name = words[0].partition("=")[0].removeprefix("--").replace("-", "_").removeprefix("no_")
+        if name not in settings.model_fields:
+            break
+        switch = settings.model_fields[name].annotation is bool
+        take = 1 if switch or "=" in words[0] else 2
+        own, words = own + words[:take], words[take:]
+    return own, words
+
+
+def _own_anywhere(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Sort the launcher's words out, wherever they stand; none is called as one of the check's."""
+    own: list[str] = []
+    rest: list[str] = []
+    while words:
+        taken, words = split_words(words, LaunchConfig)
+        own, rest, words = own + taken, rest + words[:1], words[1:]
+    return own, rest
 
 
 def say(text: str) -> None:

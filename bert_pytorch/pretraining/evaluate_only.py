@@ -13,6 +13,7 @@ from bert_pytorch.pretraining.parts import check_fit, held_out_loader
 from bert_pytorch.pretraining.sizes import shared_sizes
 from bert_pytorch.runtime.device import choose_device, wants_fixed_shapes
 from bert_pytorch.runtime.distributed import World
+from bert_pytorch.runtime.placement import take_processors
 from bert_pytorch.runtime.precision import choose_precision
 from bert_pytorch.runtime.stopping import StopRequests
 from bert_pytorch.tracking.records import EvalRow
@@ -28,9 +29,11 @@ def evaluate_only(config: PretrainingConfig, world: World) -> EvalRow:
         InputError: if weights and data do not belong together.
         BertPytorchError: if it is stopped before it has a result.
     """
+    processors = take_processors(config, world)
     device = choose_device(config, world.local_rank, shapes_vary=config.packing == "tokens").device
     config = config.with_packing(fixed_shapes=wants_fixed_shapes(device))
     world.connect(device)
+    logger.info("processors: %s; network: %s", processors, world.network)
     stop = StopRequests(config.time_limit_seconds())
     stop.listen()
     with contextlib.ExitStack() as held:

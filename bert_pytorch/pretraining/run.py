@@ -32,6 +32,7 @@ from bert_pytorch.pretraining.start import Start, decide_start
 from bert_pytorch.runtime.device import choose_device, peak_memory_gib, wants_fixed_shapes
 from bert_pytorch.runtime.distributed import World
 from bert_pytorch.runtime.peak import known_peak_flops, measured_flops, peak_of_all
+from bert_pytorch.runtime.placement import take_processors
 from bert_pytorch.runtime.precision import Precision, agree_on_precision
 from bert_pytorch.runtime.stopping import StopRequests
 from bert_pytorch.tracking.console import console_log
@@ -63,6 +64,7 @@ def pretrain(resolved: Resolved[PretrainingConfig], world: World) -> EndReason:
     asked = resolved.settings
     stop = StopRequests(asked.time_limit_seconds())
     stop.listen()
+    processors = take_processors(asked, world)
     chosen = choose_device(asked, world.local_rank, compiles=asked.compile, shapes_vary=asked.packing == "tokens")
     config = asked.with_packing(fixed_shapes=wants_fixed_shapes(chosen.device))
     refuse_without_gpu(config, chosen.device)
@@ -82,6 +84,7 @@ def pretrain(resolved: Resolved[PretrainingConfig], world: World) -> EndReason:
         sources = [source for source in (begun_from, config.teacher) if source is not None]
         world.on_first(lambda: [local_source(source) for source in sources])  # one rank fetches, the others find it
         logger.info("device: %s; ranks: %d", chosen.reason, world.size)
+        logger.info("processors: %s; network: %s", processors, world.network)
         precision = agree_on_precision(config, chosen.device, world)
         session, learner, saved = world.together(
             lambda: _prepare(config, world, chosen.device, stop, store, start, precision)

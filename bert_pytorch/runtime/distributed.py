@@ -17,8 +17,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from bert_pytorch.errors import EXIT_FAILED, BertPytorchError, ToldElsewhereError, explain_os_error
 from bert_pytorch.runtime import hpu
-from bert_pytorch.runtime.ranks import Ranks, discover_ranks, find_meeting
-from bert_pytorch.runtime.rendezvous import RendezvousConfig, meet
+from bert_pytorch.runtime.interfaces import choose_network, interfaces_here, peers_to_reach, source_address
+from bert_pytorch.runtime.ranks import Meeting, Ranks, discover_ranks, find_meeting, ranks_on_this_machine
+from bert_pytorch.runtime.rendezvous import RendezvousConfig, meet, missing_at
 
 T = TypeVar("T")
 Sortable = TypeVar("Sortable", str, tuple[str, str])
@@ -33,31 +34,61 @@ class World:
         self.rank = ranks.rank
         self.size = ranks.size
         self.local_rank = ranks.local_rank
-        self._ranks = ranks
+        self.ranks = ranks
+        self.network = "this process alone"
+        """How the ranks talk, for the log; known once they are connected."""
         self._how = how
         self._control: dist.ProcessGroup | None = None
+        self._store: dist.Store | None = None
 
     @property
     def is_first(self) -> bool:
         """Whether this rank writes the files and talks to the person."""
         return self.rank == 0
 
-    def connect(self, device: torch.device) -> None:
+    def connect(self, device: torch.device, timeout: datetime.timedelta = COLLECTIVE_TIMEOUT) -> None:
         """Join the other ranks: NCCL for CUDA tensors, HCCL for Gaudi's, gloo for host numbers and for CPU tensors.
+
+        Args:
+            device: of the tensors.
+            timeout: after which a collective that a rank does not come to fails.
 
         Raises:
             BertPytorchError: if not all come within `--rendezvous_timeout_minutes`.
         """
         if self.size == 1:
             return
-        meeting = find_meeting(os.environ, self._ranks, self._how.init_method)
-        store = meet(meeting, self._ranks, os.environ, self._how.rendezvous_timeout_minutes * 60)
+        meeting = find_meeting(os.environ, self.ranks, self._how.init_method)
+        self._store = meet(meeting, self.ranks, os.environ, self._how.rendezvous_timeout_minutes * 60)
         if device.type == "hpu":
-            hpu.join(self._ranks)
+            hpu.join(self.ranks)
         backend = {"cuda": "nccl", "hpu": "hccl"}.get(device.type, "gloo")
-        dist.init_process_group(backend, store=store, rank=self.rank, world_size=self.size, timeout=COLLECTIVE_TIMEOUT)
+        self._choose_network(meeting, nccl=backend == "nccl")
+        dist.init_process_group(backend, store=self._store, rank=self.rank, world_size=self.size, timeout=timeout)
         # Host numbers go over gloo, so that agreeing on them never waits for the device.
-        self._control = dist.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
+        self._control = dist.new_group(backend="gloo", timeout=timeout)
+
+    def _choose_network(self, meeting: Meeting, *, nccl: bool) -> None:
+        """Tell gloo and NCCL their interface through the variables that both read when they begin."""
+        if ranks_on_this_machine(os.environ, self.ranks) == self.size:
+            self.network = "within this machine"
+            return
+        peers = peers_to_reach(meeting.host, meeting.hosts)
+        chosen = choose_network(os.environ, interfaces_here(), peers, source_address, nccl=nccl)
+        os.environ.update(chosen.variables)
+        self.network = chosen.reason
+
+    def missing_at(self, stage: str, seconds: float) -> list[int]:
+        """Come to a stage and wait there for the other ranks, whatever they are doing, without a collective.
+
+        Args:
+            stage: its name, each time another.
+            seconds: how long to wait.
+
+        Returns:
+            Ranks that did not come; empty if all did.
+        """
+        return [] if self._store is None else missing_at(self._store, stage, self.ranks, seconds)
 
     def disconnect(self) -> None:
         """Leave the group of ranks."""

@@ -10,6 +10,7 @@ MAX_NODES = 100_000
 
 _BRACKETS = re.compile(r"\[([^\[\]]*)\]")
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
+_COUNT = re.compile(r"([0-9]{1,6})(?:\(x([0-9]{1,6})\))?")
 _RANGE = re.compile(r"([0-9]+)(?:-([0-9]+))?")
 
 
@@ -46,6 +47,20 @@ def read_node_file(lines: Iterable[str]) -> list[str]:
     if not names:
         raise ConfigError("node file", ["found no name in it, wanted one a line."])
     return list(names)
+
+
+def expand_counts(text: str) -> list[int]:
+    """Return a number for each node of a job from SLURM's compact list: `2(x3),1` is 2, 2, 2, 1; else none.
+
+    The form is that of SLURM_TASKS_PER_NODE in sbatch(1).
+    """
+    counts: list[int] = []
+    for part in text.split(","):
+        found = _COUNT.fullmatch(part)
+        if found is None or len(counts) + int(found[2] or 1) > MAX_NODES:
+            return []
+        counts += [int(found[1])] * int(found[2] or 1)
+    return counts
 
 
 def same_machine(one: str, other: str) -> bool:

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 from bert_pytorch.errors import ConfigError
-from bert_pytorch.runtime.nodes import expand_node_list, read_node_file
+from bert_pytorch.runtime.nodes import expand_counts, expand_node_list, read_node_file
 
 Starter = Literal["nothing", "torchrun", "PyTorchJob", "Open MPI", "MPICH", "SLURM", "--init_method"]
 
@@ -106,6 +106,23 @@ def discover_ranks(environment: Mapping[str, str], init_method: str | None = Non
         words = {variables[0]: _first(environment, variables) for variables in names[:3]}
         return _ranks(starter, words, f"{starter} sets all of them")
     return Ranks()
+
+
+def ranks_on_this_machine(environment: Mapping[str, str], ranks: Ranks) -> int | None:
+    """Return how many of the ranks run on this machine, None where nothing tells.
+
+    Args:
+        environment: variables of the process.
+        ranks: of `discover_ranks`.
+    """
+    if ranks.starter in ("nothing", "PyTorchJob"):
+        return 1
+    if ranks.starter == "SLURM":
+        counts, node = expand_counts(environment.get("SLURM_STEP_TASKS_PER_NODE", "")), environment.get("SLURM_NODEID")
+        return counts[int(node)] if node is not None and node.isdecimal() and int(node) < len(counts) else None
+    names = _MPI.get(ranks.starter)
+    value = _first(environment, ("LOCAL_WORLD_SIZE",) if names is None else names.local_size)
+    return int(value) if value is not None and value.isdecimal() and int(value) > ranks.local_rank else None
 
 
 def find_meeting(

@@ -121,6 +121,25 @@ class _Attendance:
         return f"joined {self.meeting} {rank}"
 
 
+def missing_at(store: dist.Store, stage: str, ranks: Ranks, seconds: float) -> list[int]:
+    """Note that this rank has come to a stage and wait for the others; return those that did not come in time.
+
+    Args:
+        store: of `meet`.
+        stage: its name, each time another.
+        ranks: this process's place.
+        seconds: how long to wait.
+    """
+    deadline = time.monotonic() + seconds
+    keys = [f"{stage} {rank}" for rank in range(ranks.size)]
+    store.set(keys[ranks.rank], "here")
+    while not store.check(keys):
+        if time.monotonic() > deadline:
+            return [rank for rank, key in enumerate(keys) if not store.check([key])]
+        time.sleep(POLL_SECONDS)
+    return []
+
+
 def who_is_missing(joined: Mapping[int, str], size: int, meeting: Meeting, seconds: float) -> str:
     """Return the message for a meeting that did not come about.
 

@@ -7,7 +7,7 @@ from tests.support.import_graph import PACKAGE, Module, is_within, reaches
 
 LEVELS: dict[int, tuple[str, ...]] = {
     6: ("launch", "predict", "quickstart", "convert", "inspect", "__main__"),
-    5: ("pretraining", "finetuning", "inference", "corpus", "report"),
+    5: ("pretraining", "finetuning", "inference", "corpus", "report", "diagnosis"),
     4: ("tasks", "training", "interop", "downloads"),
     3: ("data", "models", "optim", "tracking"),
     2: ("tokenization", "shards", "checkpoints", "kernels", "runtime", "remote", "columnar", "workers", "pictures"),
@@ -22,6 +22,7 @@ WITHOUT_TORCH = (
     *("corpus", "tokenization", "shards", "config", "records", "errors", "files", "progress", "vocabulary", "launch"),
     *("remote", "downloads", "inspect", "columnar", "workers", "pictures"),
     *("data.masking", "data.packing", "data.sampling", "data.remote", "data.texts"),
+    *("runtime.interfaces", "runtime.processors", "runtime.cgroups", "diagnosis.report"),
     *("tasks.ner.conll", "tasks.ner.schemes", "tasks.ner.labels", "tasks.ner.windows", "tasks.ner.metrics"),
     *("tasks.squad.files", "tasks.squad.windows", "tasks.squad.spans", "tasks.squad.answers", "tasks.squad.metrics"),
 )

@@ -1,5 +1,6 @@
 """The shipped SLURM script on a real SLURM of two nodes: both phases, stops, requeue, failures."""
 
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from tests.support.runs import (
     wait_until,
     words,
 )
-from tests.support.slurm import Slurm, missing_programs, running_slurm
+from tests.support.slurm import NODES, Slurm, missing_programs, running_slurm
 
 pytestmark = pytest.mark.skipif(
     bool(missing_programs()), reason=f"not installed: {', '.join(missing_programs())} (apt: slurm-wlm munge)"
@@ -142,3 +143,14 @@ def test_srun_alone_tells_the_ranks(
     assert done.returncode == 0, done.stderr
     assert run_program(command).code == 0
     assert_same_state(checkpoint(by_torchrun, 3)["model"], checkpoint(by_srun, 3)["model"])
+
+
+def test_the_check_measures_both_nodes_over_a_network_that_leaves_the_machine(slurm: Slurm, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    options = ["--device", "cpu", "--largest_mib", "1", "--seconds_per_size", "0.02"]
+    job = submit(slurm, log, "check", *options, script=SCRIPT.with_name("torchrun.sh"))
+    assert slurm.wait_for(job, ("COMPLETED", "FAILED"), 120) == "COMPLETED", log.read_text()
+    told = log.read_text()
+    assert "2 ranks on 2 machines; network: " in told
+    assert "network: lo" not in told
+    assert all(re.search(rf"rank \d +{re.escape(node)} .* GFLOP/s", told) for node in NODES), told

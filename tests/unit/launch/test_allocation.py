@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bert_pytorch.errors import ConfigError
-from bert_pytorch.launch.allocation import Allocation, gpus_of_this_machine, read_allocation
+from bert_pytorch.launch.allocation import Allocation, cpus_of_node, gpus_of_this_machine, read_allocation
 from bert_pytorch.launch.commands import NODE_PROGRAM, ROLL_CALL, ssh_words, starting_words, torchrun_words
 from bert_pytorch.launch.config import LaunchConfig
 from bert_pytorch.runtime.ranks import port_of_job
@@ -119,17 +119,30 @@ def test_srun_starts_one_task_a_machine() -> None:
 
 
 @pytest.mark.parametrize(
+    ("environment", "cpus"),
+    [
+        ({"SLURM_JOB_CPUS_PER_NODE": "72(x2),36"}, "36"),
+        ({"SLURM_JOB_CPUS_PER_NODE": "64", "SLURM_CPUS_PER_TASK": "16"}, "64"),  # of 4 tasks a node: torchrun gets all
+        ({"SLURM_CPUS_PER_TASK": "16"}, "16"),
+        ({}, None),
+    ],
+)
+def test_the_one_task_of_a_machine_asks_for_all_its_processors(environment: dict[str, str], cpus: str | None) -> None:
+    assert cpus_of_node(environment) == cpus
+
+
+@pytest.mark.parametrize(
     ("open_mpi", "options"),
-    [(True, ["-np", "2", "--host", "n1,n2", "--map-by", "ppr:1:node"]), (False, ["-n", "2", "-ppn", "1"])],
+    [
+        (True, ["-np", "2", "--host", "n1,n2", "--map-by", "ppr:1:node", "--bind-to", "none", "-x", "X"]),
+        (False, ["-n", "2", "-ppn", "1"]),
+    ],
 )
 def test_mpiexec_starts_one_process_a_machine(open_mpi: bool, options: list[str]) -> None:
     environment = {"PBS_JOBID": "3", "PBS_NODEFILE": "/spool/nodes"}
     found = allocation(environment, mpiexec=True)
-    assert starting_words(found, ["torchrun"], grace_seconds=9, open_mpi=open_mpi, cpus=None) == [
-        "mpiexec",
-        *options,
-        "torchrun",
-    ]
+    words = starting_words(found, ["torchrun"], grace_seconds=9, open_mpi=open_mpi, cpus=None, carried=["X"])
+    assert words == ["mpiexec", *options, "torchrun"]
 
 
 def test_the_remote_shell_gets_two_quoted_paths_and_nothing_else() -> None:

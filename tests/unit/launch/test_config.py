@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from bert_pytorch.errors import ConfigError
-from bert_pytorch.launch.config import REPOSITORY, read_request
+from bert_pytorch.launch.commands import network_variables
+from bert_pytorch.launch.config import CHECK, REPOSITORY, read_request
 from bert_pytorch.launch.phases import output_folder, read_ends, value_of, words_of_phase
 
 SCRIPT = str(REPOSITORY / "run_pretraining.py")
@@ -24,6 +25,33 @@ def test_a_given_script_takes_all_words_after_the_launchers() -> None:
         "both",
         ("--seed", "1", "--port", "3"),
     )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["check", "--nodes", "n1,n2", "--dry-run", "--device", "cpu", "--as_json"],
+        ["check", "--device", "cpu", "--nodes", "n1,n2", "--as_json", "--dry-run"],
+        ["check", "--device", "cpu", "--as_json", "--dry-run", "--nodes=n1,n2"],
+    ],
+)
+def test_the_launchers_words_may_stand_anywhere_after_check(words: list[str]) -> None:
+    request = read_request(words, {})
+    assert request.script == CHECK
+    assert (request.config.nodes, request.config.dry_run) == ("n1,n2", True)
+    assert request.words == ("--device", "cpu", "--as_json")
+
+
+@pytest.mark.parametrize("name", ["eth0;id", "a" * 16, "", "^docker"])
+def test_an_interface_is_a_name(name: str) -> None:
+    with pytest.raises(ConfigError, match="interface"):
+        read_request(["--interface", name, SCRIPT], {})
+
+
+def test_an_interface_is_told_to_gloo_and_exactly_to_nccl() -> None:
+    config = read_request(["--interface", "hsn0", SCRIPT], {}).config
+    assert network_variables(config.interface) == {"GLOO_SOCKET_IFNAME": "hsn0", "NCCL_SOCKET_IFNAME": "=hsn0"}
+    assert network_variables(read_request([SCRIPT], {}).config.interface) == {}
 
 
 def test_scripts_of_the_repository_are_found_from_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bert_pytorch.errors import ConfigError
-from bert_pytorch.runtime.nodes import expand_node_list, read_node_file, same_machine
+from bert_pytorch.runtime.nodes import expand_counts, expand_node_list, read_node_file, same_machine
 
 LISTS = [
     ("node1", ["node1"]),
@@ -57,6 +57,21 @@ def test_scontrol_names_the_same_machines(text: str, tmp_path: Path) -> None:
 def test_what_is_no_list_of_machines_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="node list"):
         expand_node_list(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "counts"),
+    [
+        ("2(x3),1", [2, 2, 2, 1]),
+        ("72", [72]),
+        ("1,2,3", [1, 2, 3]),
+        ("", []),
+        ("2(x3", []),
+        ("1(x999999),1(x999999)", []),
+    ],
+)
+def test_compact_counts_are_one_a_node(text: str, counts: list[int]) -> None:
+    assert expand_counts(text) == counts
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,15 @@
 import pytest
 
 from bert_pytorch.errors import ConfigError
-from bert_pytorch.runtime.ranks import FIRST_PORT, NUM_PORTS, Meeting, Ranks, discover_ranks, find_meeting
+from bert_pytorch.runtime.ranks import (
+    FIRST_PORT,
+    NUM_PORTS,
+    Meeting,
+    Ranks,
+    discover_ranks,
+    find_meeting,
+    ranks_on_this_machine,
+)
 
 TORCHRUN = {
     "RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "n1", "MASTER_PORT": "29400",
@@ -51,6 +59,29 @@ POD = {
 )
 def test_each_starter_is_understood(environment: dict[str, str], ranks: Ranks) -> None:
     assert discover_ranks(environment) == ranks
+
+
+@pytest.mark.parametrize(
+    ("environment", "here"),
+    [
+        ({}, 1),
+        (TORCHRUN, None),
+        (TORCHRUN | {"LOCAL_WORLD_SIZE": "2"}, 2),
+        (TORCHRUN | {"LOCAL_WORLD_SIZE": "1"}, None),  # local rank 1 is not of one
+        (BATCH, 1),
+        (SRUN | {"SLURM_NODEID": "2", "SLURM_STEP_TASKS_PER_NODE": "4(x2),1"}, 1),
+        (SRUN | {"SLURM_NODEID": "1", "SLURM_STEP_TASKS_PER_NODE": "4(x2),1"}, 4),
+        (SRUN, None),
+        (OPEN_MPI | {"OMPI_COMM_WORLD_LOCAL_SIZE": "2"}, 2),
+        (HYDRA, 2),
+        (PALS, None),
+        (POD, 1),
+    ],
+)
+def test_the_ranks_of_this_machine_are_counted_where_somebody_tells(
+    environment: dict[str, str], here: int | None
+) -> None:
+    assert ranks_on_this_machine(environment, discover_ranks(environment)) == here
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ SCRIPTS = sorted(path for path in LAUNCH.iterdir() if path.is_file())
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed (apt: shellcheck)")
 def test_shellcheck_finds_nothing() -> None:
-    done = subprocess.run(["shellcheck", "-x", *SCRIPTS], capture_output=True, text=True, check=False)
+    of_shells = [path for path in SCRIPTS if path.suffix != ".py"]
+    done = subprocess.run(["shellcheck", "-x", *of_shells], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
 

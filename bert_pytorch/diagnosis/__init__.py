@@ -1,0 +1,1 @@
+"""What machines and the network between them can do: programs that `launch check` and `inspect environment` start."""
