@@ -75,7 +75,7 @@ def _run(config: LaunchConfig, allocation: Allocation, script: Path, words: Sequ
 
 def _commands(config: LaunchConfig, allocation: Allocation, program: Sequence[str]) -> list[Command]:
     each = torchrun_words(config, allocation, program)
-    if allocation.starter == "here":
+    if allocation.starter in ("here", "each"):
         return [Command("torchrun", each, signal.SIGTERM)]
     if allocation.starter == "ssh":
         orders = {

@@ -34,8 +34,10 @@ class LaunchConfig(Settings):
     nproc_per_node: str | None = Field(None, pattern=r"^([1-9][0-9]{0,3}|auto|gpu)$")
     """Processes on each machine: a number, gpu (one a GPU, machines may differ) or auto; by default one a GPU that the
     scheduler gave or this machine has, else 1."""
-    start_with: Literal["auto", "srun", "mpiexec", "ssh"] = "auto"
-    """How other machines are reached: auto takes srun under SLURM, mpiexec under PBS where there is one, else ssh."""
+    start_with: Literal["auto", "srun", "mpiexec", "ssh", "each"] = "auto"
+    """How other machines are reached: auto takes srun under SLURM, mpiexec under PBS where there is one, else ssh.
+    With each, something else starts this launcher on every machine (a PyTorchJob of Kubernetes, Azure ML): on --nodes,
+    or on WORLD_SIZE machines, the first of them MASTER_ADDR."""
     port: int | None = Field(None, ge=1, le=65534)
     """Port at which machines meet, on the first, which uses the next one too; by default it follows from the job's
     number."""
@@ -66,12 +68,7 @@ def read_request(argv: Sequence[str], environment: Mapping[str, str]) -> Request
     Raises:
         ConfigError: if one of the launcher's is wrong, or no script follows.
     """
-    words = list(argv)
-    own: list[str] = []
-    while words and _is_own(words[0]):
-        switch = words[0].startswith(("--requeue", "--dry", "--no-"))
-        take = 1 if switch or "=" in words[0] else 2
-        own, words = own + words[:take], words[take:]
+    own, words = split_words(argv, LaunchConfig)
     if (not words and not own) or (words and words[0] in ("-h", "--help")):
         own = ["--help"]
     config = parse_settings(LaunchConfig, own, program=PROGRAM, description=DESCRIPTION).settings
@@ -93,9 +90,18 @@ def read_request(argv: Sequence[str], environment: Mapping[str, str]) -> Request
     return Request(config, script.resolve(), tuple(words))
 
 
-def _is_own(word: str) -> bool:
-    name = word.partition("=")[0].removeprefix("--").replace("-", "_")
-    return word.startswith("--") and (name.removeprefix("no_") in LaunchConfig.model_fields)
+def split_words(argv: Sequence[str], settings: type[Settings]) -> tuple[list[str], list[str]]:
+    """Split off the options of `settings` at the beginning, each with its value unless it is a switch."""
+    own: list[str] = []
+    words = list(argv)
+    while words and words[0].startswith("--"):
+        name = words[0].partition("=")[0].removeprefix("--").replace("-", "_").removeprefix("no_")
+        if name not in settings.model_fields:
+            break
+        switch = settings.model_fields[name].annotation is bool
+        take = 1 if switch or "=" in words[0] else 2
+        own, words = own + words[:take], words[take:]
+    return own, words
 
 
 def say(text: str) -> None:
