@@ -13,7 +13,8 @@ from bert_pytorch.errors import ConfigError
 
 PROGRAM = "launch"
 DESCRIPTION = (
-    "Start a program with torchrun on all machines of this job: launch [these options] SCRIPT.py [its options]"
+    "Start a program with torchrun on all machines of this job: launch [these options] SCRIPT.py [its options]. "
+    "launch kubernetes prints a job for kubectl."
 )
 
 REPOSITORY = Path(__file__).resolve().parents[2]

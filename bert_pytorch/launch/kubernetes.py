@@ -35,6 +35,8 @@ SSH_PORT = 2222
 LEAVING = Path(__file__).with_name("leaving.py").relative_to(REPOSITORY)
 KILL_MARGIN_SECONDS = 60
 """How much longer than the launcher's grace a Pod's is: the launcher takes 10 s more before it kills, disks lag."""
+JOIN_MINUTES = 60
+"""How long Pods that started wait for those that have no room in the cluster yet, or whose image is on its way."""
 RUNS = "/runs"
 CARDS = {"cuda": "nvidia.com/gpu", "hpu": "habana.ai/gaudi"}
 
@@ -121,7 +123,8 @@ def render(config: KubernetesConfig, words: Sequence[str]) -> Manifest:
 
 def _fill_pytorchjob(spec: Manifest, pod: Manifest, config: KubernetesConfig) -> None:
     replicas = spec["pytorchReplicaSpecs"]
-    spec["runPolicy"]["backoffLimit"] = config.restarts * config.machines
+    # The operator gives up when the restarts of all containers, which restart together, have reached this number.
+    spec["runPolicy"]["backoffLimit"] = config.restarts * config.machines + 1
     replicas["Master"]["template"] = _template(pod)
     replicas["Worker"] |= {"replicas": config.machines - 1, "template": _template(pod)}
     if config.machines == 1:
@@ -180,10 +183,12 @@ def _command(config: KubernetesConfig, words: Sequence[str]) -> tuple[list[str],
     device = value_of(request.words, "device")
     if device not in (None, config.device):
         raise ConfigError(PROGRAM, [f"found --device {config.device} and, for the script, {device}; keep the first."])
-    own = [f"--nproc_per_node={config.cards}", *split_words(words, LaunchConfig)[0]]
+    own = [f"--nproc_per_node={config.cards}"]
     if config.kind == "pytorchjob" and config.machines > 1:
-        workers = f"{config.name}-worker-[0-{config.machines - 2}]"
-        own = ["--start_with=each", f"--nodes={config.name}-master-0,{workers}", *own]
+        own += ["--start_with=each", f"--nodes={config.name}-master-0,{config.name}-worker-[0-{config.machines - 2}]"]
+        if "join_minutes" not in request.config.model_fields_set:
+            own.append(f"--join_minutes={JOIN_MINUTES}")
+    own += split_words(words, LaunchConfig)[0]
     script = [str(request.script.relative_to(REPOSITORY)), *request.words]
     given = [] if device else ["--device", config.device]
     args = [_literal(word) for word in (*own, *script, *given)]

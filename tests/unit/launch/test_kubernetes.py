@@ -240,6 +240,10 @@ def test_every_machine_of_a_pytorchjob_runs_a_launcher_that_meets_the_others_at_
     assert found.nodes == ("large-master-0", "large-worker-0", "large-worker-1", "large-worker-2")
     assert (found.starter, found.processes) == ("each", "8")
     assert found == allocation(document, operator | {"RANK": "0"}, {})
+    assert document["spec"]["runPolicy"]["backoffLimit"] == 3 * 4 + 1  # three restarts of all four do not reach it
+    assert request_of(document).config.join_minutes == 60
+    told = manifest(["--join_minutes", "5", *PRETRAINING], kind="pytorchjob", machines=4)
+    assert request_of(told).config.join_minutes == 5
 
 
 def test_the_launcher_of_an_mpijob_reaches_the_workers_of_the_operators_host_file() -> None:
