@@ -13,6 +13,7 @@ from bert_pytorch.errors import EXIT_DONE, EXIT_STOPPED, front_door
 from bert_pytorch.launch.allocation import Allocation, cpus_of_node, gpus_of_this_machine, read_allocation
 from bert_pytorch.launch.commands import NODE_PROGRAM, network_variables, ssh_words, starting_words, torchrun_words
 from bert_pytorch.launch.config import LaunchConfig, Request, read_request, say
+from bert_pytorch.launch.kubernetes import main as kubernetes
 from bert_pytorch.launch.phases import output_folder, read_ends, words_of_phase
 from bert_pytorch.launch.running import Command, Stopping, order_for_node, run_commands
 from bert_pytorch.runtime.nodes import same_machine
@@ -20,6 +21,8 @@ from bert_pytorch.runtime.nodes import same_machine
 
 def main() -> int:
     """Run the launcher; returns its exit code."""
+    if sys.argv[1:2] == ["kubernetes"]:
+        return kubernetes(sys.argv[2:])
     request = read_request(sys.argv[1:], os.environ)
     os.environ.update(network_variables(request.config.interface))
     allocation = read_allocation(
@@ -76,7 +79,7 @@ def _run(config: LaunchConfig, allocation: Allocation, script: Path, words: Sequ
 
 def _commands(config: LaunchConfig, allocation: Allocation, program: Sequence[str]) -> list[Command]:
     each = torchrun_words(config, allocation, program)
-    if allocation.starter == "here":
+    if allocation.starter in ("here", "each"):
         return [Command("torchrun", each, signal.SIGTERM)]
     if allocation.starter == "ssh":
         orders = {

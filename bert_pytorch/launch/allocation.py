@@ -9,7 +9,7 @@ from bert_pytorch.launch.config import LaunchConfig
 from bert_pytorch.runtime.nodes import expand_counts, expand_node_list
 from bert_pytorch.runtime.ranks import FIRST_PORT, job_hosts, job_number, port_of_job
 
-Starter = Literal["here", "srun", "mpiexec", "ssh"]
+Starter = Literal["here", "each", "srun", "mpiexec", "ssh"]
 
 _SCHEDULERS = (("SLURM_JOB_ID", "SLURM"), ("COBALT_JOBID", "Cobalt"), ("PBS_JOBID", "PBS"), ("PE_HOSTFILE", "SGE"))
 
@@ -54,6 +54,8 @@ def read_allocation(
         raise ConfigError("launch", [problem])
     scheduler = next((name for variable, name in _SCHEDULERS if environment.get(variable)), "none")
     nodes = tuple(expand_node_list(config.nodes)) if config.nodes else job_hosts(environment, read or _read_node_file)
+    if config.start_with == "each" and not nodes:
+        nodes = _counted_machines(environment)
     job = job_number(environment)
     if len(nodes) > 1 and job is None:
         job = "-".join(nodes)
@@ -85,6 +87,16 @@ def _read_node_file(path: str) -> str:
             f"{path}: cannot be read ({error.strerror}); the scheduler's variables say that it lists the machines."
         )
         raise ConfigError("node file", [problem]) from None
+
+
+def _counted_machines(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Name the machines of a job that are only counted: the first by its address, as ranks meet there."""
+    found = {name: environment.get(name, "") for name in ("WORLD_SIZE", "MASTER_ADDR")}
+    if not (found["WORLD_SIZE"].isdecimal() and int(found["WORLD_SIZE"]) and found["MASTER_ADDR"]):
+        told = ", ".join(f"{name}={value!r}" for name, value in found.items())
+        problem = f"found {told}, wanted the number of machines and the address of the first; or name all with --nodes."
+        raise ConfigError("--start_with each", [problem])
+    return (found["MASTER_ADDR"], *(f"machine-{number}" for number in range(1, int(found["WORLD_SIZE"]))))
 
 
 def _starter(

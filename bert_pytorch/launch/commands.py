@@ -26,7 +26,9 @@ def torchrun_words(
         program: the script and its options.
         python: the interpreter, at the same path on all machines.
     """
-    words = [python, "-m", "torch.distributed.run", f"--nproc_per_node={allocation.processes}"]
+    # As variables, which a torch before 2.12 (Gaudi's) passes over; as options it would refuse them.
+    variables = [f"PET_SIGNALS_TO_HANDLE={SIGNALS}", f"PET_SHUTDOWN_TIMEOUT={config.grace_seconds}"]
+    words = ["env", *variables, python, "-m", "torch.distributed.run", f"--nproc_per_node={allocation.processes}"]
     if allocation.nodes:
         seconds = round(config.join_minutes * 60)
         meeting = f"{allocation.nodes[0]}:{allocation.port + 1}"
@@ -40,8 +42,7 @@ def torchrun_words(
         ]
     else:
         words.append("--standalone")  # a free port, so that several fit on one machine
-    words += [f"--max_restarts={config.max_restarts}", f"--signals_to_handle={SIGNALS}"]
-    return [*words, f"--shutdown_timeout={config.grace_seconds}", *program]
+    return [*words, f"--max_restarts={config.max_restarts}", *program]
 
 
 def network_variables(interface: str | None) -> dict[str, str]:

@@ -14,7 +14,7 @@ from bert_pytorch.errors import ConfigError
 PROGRAM = "launch"
 DESCRIPTION = (
     "Start a program with torchrun on all machines of this job: launch [these options] SCRIPT.py [its options]; "
-    "launch check [these options] measures the machines and their network"
+    "launch check [these options] measures the machines and their network; launch kubernetes prints a job for kubectl"
 )
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -36,8 +36,10 @@ class LaunchConfig(Settings):
     nproc_per_node: str | None = Field(None, pattern=r"^([1-9][0-9]{0,3}|auto|gpu)$")
     """Processes on each machine: a number, gpu (one a GPU, machines may differ) or auto; by default one a GPU that the
     scheduler gave or this machine has, else 1."""
-    start_with: Literal["auto", "srun", "mpiexec", "ssh"] = "auto"
-    """How other machines are reached: auto takes srun under SLURM, mpiexec under PBS where there is one, else ssh."""
+    start_with: Literal["auto", "srun", "mpiexec", "ssh", "each"] = "auto"
+    """How other machines are reached: auto takes srun under SLURM, mpiexec under PBS where there is one, else ssh.
+    With each, something else starts this launcher on every machine (a PyTorchJob of Kubernetes, Azure ML): on --nodes,
+    or on WORLD_SIZE machines, the first of them MASTER_ADDR."""
     port: int | None = Field(None, ge=1, le=65534)
     """Port at which machines meet, on the first, which uses the next one too; by default it follows from the job's
     number."""

@@ -1,7 +1,8 @@
 """Runs one command on a machine that ssh reached; needs nothing but Python.
 
 The first line of the input is JSON: {"argv", "folder", "environment"}; each further line is a signal's name for the
-command.  At the end of the input (the launcher or the connection is gone) the command is asked to stop.
+command.  It is asked to stop, once, by SIGTERM: named so, or sent to this process by its machine (`leaving.py`), or at
+the end of the input (the launcher or the connection is gone).
 """
 
 import json
@@ -19,16 +20,36 @@ def main() -> int:
     with subprocess.Popen(
         order["argv"], cwd=order["folder"], env=environment, stdin=subprocess.DEVNULL, start_new_session=True
     ) as process:
-        threading.Thread(target=pass_on, args=(process,), daemon=True).start()
+        stop = Stop(process)
+        signal.signal(signal.SIGTERM, lambda number, frame: stop())
+        threading.Thread(target=pass_on, args=(process, stop), daemon=True).start()
         code = process.wait()
     return code if code >= 0 else 128 - code
 
 
-def pass_on(process: "subprocess.Popen[bytes]") -> None:
+class Stop:
+    """Asks the command to stop, once: a second SIGTERM would interrupt torchrun while its processes save."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
+        self.process = process
+        self.asked = False
+
+    def __call__(self) -> None:
+        """Ask, unless it was asked before."""
+        if not self.asked:
+            self.asked = True
+            self.process.send_signal(signal.SIGTERM)
+
+
+def pass_on(process: "subprocess.Popen[bytes]", stop: Stop) -> None:
     """Send the command the signals that the input names."""
     for line in sys.stdin:
-        process.send_signal(signal.Signals[line.strip()])
-    process.send_signal(signal.SIGTERM)
+        name = line.strip()
+        if name == "SIGTERM":
+            stop()
+        else:
+            process.send_signal(signal.Signals[name])
+    stop()
 
 
 if __name__ == "__main__":

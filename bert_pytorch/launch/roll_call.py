@@ -116,9 +116,11 @@ def greeting_of(nodes: Sequence[str]) -> str:
 def missing(joined: Sequence[str], nodes: Sequence[str], seconds: str) -> str:
     """Return the message for a roll with gaps."""
     absent = [node for node in nodes if node not in joined]
-    more = f" and {len(absent) - 20} more" if len(absent) > 20 else ""
+    known = len(absent) + len(joined) == len(nodes)  # else machines were counted, or have other names here
+    told, names = ("missing", absent) if known else ("these did", joined)
+    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
     return (
-        f"{len(joined)} of {len(nodes)} machines joined within {seconds} s; missing: {', '.join(absent[:20])}{more}. "
+        f"{len(joined)} of {len(nodes)} machines joined within {seconds} s; {told}: {', '.join(names[:20])}{more}. "
         "Look in their logs for why; --join_minutes waits longer."
     )
 

@@ -22,6 +22,7 @@ from tests.support.runs import (
     wait_until,
     words,
 )
+from tests.support.slurm import free_ports
 
 LAUNCH = REPOSITORY / "scripts" / "launch"
 PYTHON = {"PYTHON": sys.executable}
@@ -110,14 +111,21 @@ def test_a_program_that_fails_fails_the_launcher(tmp_path: Path) -> None:
 
 
 @over_ssh
-def test_two_machines_of_a_cobalt_job_train_over_ssh_as_torchrun_does(
-    flags: dict[str, Any], reference: dict[str, Any], tmp_path: Path
+@pytest.mark.parametrize(
+    ("line", "variable", "job"),
+    [
+        ("{}", "COBALT_NODEFILE", {"COBALT_JOBID": str(os.getpid())}),
+        ("{} slots=1", "OMPI_MCA_orte_default_hostfile", {}),  # the launcher's Pod of an MPIJob
+    ],
+)
+def test_two_machines_of_a_node_file_train_over_ssh_as_torchrun_does(
+    line: str, variable: str, job: dict[str, str], flags: dict[str, Any], reference: dict[str, Any], tmp_path: Path
 ) -> None:
     nodes, run = tmp_path / "nodes", tmp_path / "run"
-    nodes.write_text("\n".join(sshd.MACHINES))
+    nodes.write_text("\n".join(map(line.format, sshd.MACHINES)))
     command = [str(LAUNCH / "run_pretraining.cobalt"), *words({**flags, "output_dir": run})]
     with sshd.running_machines(tmp_path) as variables:
-        done = run_program(command, **variables, **PYTHON, COBALT_JOBID=str(os.getpid()), COBALT_NODEFILE=str(nodes))
+        done = run_program(command, **variables, **PYTHON, **job, **{variable: str(nodes)})
     assert done.code == 0, done.err
     assert_equal_to(reference, run)
 
@@ -133,6 +141,39 @@ def test_a_signal_to_the_launcher_stops_both_machines_with_their_state_saved(
         wait_until(lambda: metrics(run, "train"), 90, "the first update")
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 75, log.read_text()
+    (end,) = metrics(run, "end")
+    assert end["reason"] == "signal"
+    assert checkpoint(run, end["step"])
+
+
+def test_launchers_on_each_machine_of_a_pytorchjob_train_as_torchrun_and_a_signal_to_one_stops_both(
+    flags: dict[str, Any], reference: dict[str, Any], tmp_path: Path
+) -> None:
+    port = str(free_ports(1)[0])
+
+    def command(run: Path, **changed: Any) -> list[str]:
+        own = ["--start_with=each", f"--nodes={','.join(sshd.MACHINES)}", "--port", port, "run_pretraining.py"]
+        return [str(LAUNCH / "torchrun.sh"), *own, *words({**flags, **changed, "output_dir": run})]
+
+    def machine(index: int) -> dict[str, str]:  # as the operator says it, with names that one machine has
+        operator = {"RANK": str(index), "WORLD_SIZE": "2", "PET_NODE_RANK": str(index), "PET_NNODES": "2"}
+        return {**operator, "MASTER_ADDR": "127.0.0.1", "BERT_PYTORCH_NODE": sshd.MACHINES[index], **PYTHON}
+
+    whole = tmp_path / "whole"
+    with started(command(whole), tmp_path / "log", **machine(1)) as worker:
+        done = run_program(command(whole), **machine(0))
+        assert done.code == 0, done.err
+        assert worker.wait(60) == 0
+    assert_equal_to(reference, whole)
+
+    run, endless = tmp_path / "stopped", {"max_steps": 100_000, "num_steps_per_checkpoint": 100_000}
+    with (
+        started(command(run, **endless), tmp_path / "log_0", **machine(0)) as master,
+        started(command(run, **endless), tmp_path / "log_1", **machine(1)) as worker,
+    ):
+        wait_until(lambda: metrics(run, "train"), 90, "the first update")
+        worker.send_signal(signal.SIGTERM)
+        assert (master.wait(60), worker.wait(60)) == (75, 75), (tmp_path / "log_0").read_text()
     (end,) = metrics(run, "end")
     assert end["reason"] == "signal"
     assert checkpoint(run, end["step"])

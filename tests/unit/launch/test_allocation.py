@@ -1,8 +1,11 @@
 """Tables: what each scheduler's variables make of a job, and the words that start it."""
 
+import os
 from pathlib import Path
+from unittest import mock
 
 import pytest
+from torch.distributed.run import get_args_parser
 
 from bert_pytorch.errors import ConfigError
 from bert_pytorch.launch.allocation import Allocation, cpus_of_node, gpus_of_this_machine, read_allocation
@@ -53,6 +56,27 @@ def test_options_come_before_the_scheduler() -> None:
     assert (found.nodes, found.starter, found.port, found.processes) == (("m1", "m2", "m3"), "ssh", 2000, "5")
 
 
+@pytest.mark.parametrize(
+    ("environment", "options", "nodes", "starter"),
+    [
+        ({"MASTER_ADDR": "m", "WORLD_SIZE": "3"}, {}, ("m", "machine-1", "machine-2"), "each"),
+        ({"MASTER_ADDR": "m", "WORLD_SIZE": "1"}, {}, (), "here"),
+        ({"MASTER_ADDR": "m", "WORLD_SIZE": "3"}, {"nodes": "a-0,a-[1-2]"}, ("a-0", "a-1", "a-2"), "each"),
+    ],
+)
+def test_a_launcher_that_runs_on_each_machine_counts_them_or_is_told_their_names(
+    environment: dict[str, str], options: dict[str, str], nodes: tuple[str, ...], starter: str
+) -> None:
+    found = allocation(environment, start_with="each", **options)
+    assert (found.nodes, found.starter) == (nodes, starter)
+
+
+@pytest.mark.parametrize("environment", [{}, {"WORLD_SIZE": "2"}, {"MASTER_ADDR": "m", "WORLD_SIZE": "0"}])
+def test_machines_that_nothing_counts_are_told(environment: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match="wanted the number of machines and the address of the first"):
+        allocation(environment, start_with="each")
+
+
 def test_jobs_meet_at_ports_of_their_own() -> None:
     assert allocation(SLURM).port == port_of_job("7") != allocation(SLURM | {"SLURM_JOB_ID": "8"}).port
 
@@ -94,8 +118,19 @@ def test_torchrun_meets_at_the_first_machine_under_the_jobs_number() -> None:
     assert {"--nnodes=2", f"--rdzv_endpoint=n1:{port_of_job('7')}", "--rdzv_id=7", "--max_restarts=3"} <= set(words)
     assert "--rdzv_conf=join_timeout=120" in words
     assert words[:5] == ["python", str(ROLL_CALL), f"n1:{port_of_job('7') + 1}", "120", "n1,n2"]
-    assert words[5:8] == ["python", "-m", "torch.distributed.run"]
+    assert words[5] == "env"
+    assert words[8:11] == ["python", "-m", "torch.distributed.run"]
     assert words[-2:] == ["x.py", "a b"]
+
+
+def test_what_an_older_torchrun_does_not_know_is_a_variable() -> None:
+    """Gaudi's torch 2.10 has no --shutdown_timeout; torchrun reads PET_NAME for each of its options."""
+    words = torchrun_words(LaunchConfig(grace_seconds=9), allocation({}), ["x.py"], "python")
+    given = dict(word.split("=") for word in words[1 : words.index("python")])
+    with mock.patch.dict(os.environ, given):
+        read = get_args_parser().parse_args(words[words.index("torch.distributed.run") + 1 :])
+    assert read.shutdown_timeout == 9
+    assert read.signals_to_handle == "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
 
 
 def test_one_machine_needs_no_port() -> None:

@@ -43,6 +43,13 @@ def test_all_say_who_is_missing_when_the_time_is_over() -> None:
         assert "2 of 4 machines joined within 2 s; missing: b, d." in err
 
 
+def test_where_machines_are_only_counted_those_that_came_are_named() -> None:
+    nodes = ["10.0.0.4", "machine-1", "machine-2"]
+    told = roll_call.missing(["10.0.0.4", "pod-7"], nodes, "2")
+    assert told.startswith("2 of 3 machines joined within 2 s; these did: 10.0.0.4, pod-7. ")
+    assert "missing: machine-1, machine-2." in roll_call.missing(["10.0.0.4"], nodes, "2")
+
+
 def test_who_does_not_find_the_first_machine_says_where_it_was() -> None:
     (port,) = free_ports(1)
     code, _, err = outcome(machine("b", port, 0.5, "a,b"))

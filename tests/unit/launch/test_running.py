@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from bert_pytorch.errors import BertPytorchError
+from bert_pytorch.launch import leaving
 from bert_pytorch.launch.commands import NODE_PROGRAM
 from bert_pytorch.launch.running import Command, Stopping, order_for_node, run_commands
 
@@ -120,3 +121,32 @@ def test_variables_of_this_machine_stay_here() -> None:
 def test_a_program_that_is_missing_is_named() -> None:
     with pytest.raises(BertPytorchError, match="no-such-srun"):
         run_commands([Command("x", ["no-such-srun"], signal.SIGTERM)], Stopping(), 1)
+
+
+def test_a_machine_that_goes_away_asks_its_commands_to_stop_once_and_waits_for_them(tmp_path: Path) -> None:
+    note = tmp_path / "note"
+    command = over_pipe(WAITS, str(note))
+    with subprocess.Popen(command.argv, stdin=subprocess.PIPE, text=True) as node:
+        assert node.stdin is not None
+        node.stdin.write(f"{command.order}\n")
+        node.stdin.flush()
+        wait_for(note, "began ")
+        assert node.pid in set(leaving.commands(leaving.PROCESSES))
+        (tmp_path / "proc").mkdir()  # of this test alone: others have commands of their own on this machine
+        (tmp_path / "proc" / str(node.pid)).symlink_to(leaving.PROCESSES / str(node.pid))
+        leave = threading.Thread(target=leaving.main, args=(tmp_path / "proc",))
+        leave.start()
+        wait_for(note, f"began {signal.SIGTERM:d} ")
+        node.stdin.write("SIGTERM\n")  # as the launcher does, which ends with the same job
+        node.stdin.flush()
+        assert node.wait(20) == 7
+        leave.join(20)
+        assert not leave.is_alive()
+    assert note.read_text() == f"began {signal.SIGTERM:d} "
+
+
+def wait_for(note: Path, text: str) -> None:
+    deadline = time.monotonic() + 20
+    while not note.exists() or note.read_text() != text:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
