@@ -88,7 +88,7 @@ def test_two_ranks_killed_and_resumed_by_one(flags: dict[str, Any], tmp_path: Pa
     whole, run = tmp_path / "whole", tmp_path / "run"
     flags |= {"length_group_updates": 3, "max_steps": 300}
     with started_ranks([pretraining_command(**flags, output_dir=run)] * 2, tmp_path / "log") as both:
-        wait_until(lambda: len(metrics(run, "train")) >= 5 or both[0].poll() is not None, 60, "five updates")
+        wait_until(lambda: len(metrics(run, "train")) >= 5 or both[0].poll() is not None, 120, "five updates")
         for process in both:  # as torchrun's workers, and none is left to say goodbye
             process.kill()
     done = metrics(run, "train")[-1]["step"]
