@@ -22,9 +22,9 @@ from tests.support.runs import REPOSITORY, checkpoint, metrics, pretrain_here, r
 from tests.support.squad_files import letters, squad_here
 
 
-@pytest.fixture
-def flags(shards64: Path, tiny_model: Path, tmp_path: Path) -> dict[str, Any]:
-    model = tmp_path / "no_dropout.json"
+@pytest.fixture(scope="module")
+def flags(shards64: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    model = tmp_path_factory.mktemp("hpu") / "no_dropout.json"
     model.write_text(json.dumps({**json.loads(tiny_model.read_text()), "hidden_dropout_prob": 0.0}))
     return {
         "input_dir": shards64,
@@ -37,6 +37,14 @@ def flags(shards64: Path, tiny_model: Path, tmp_path: Path) -> dict[str, Any]:
         "max_steps": 4,
         "precision": "fp32",
     }
+
+
+@pytest.fixture(scope="module")
+def on_cpu(flags: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the run that all others are compared with."""
+    run = tmp_path_factory.mktemp("hpu") / "cpu"
+    assert pretrain_here(**flags, output_dir=run, device="cpu").code == 0
+    return run
 
 
 def order(calls: list[str]) -> str:
@@ -69,13 +77,14 @@ def same_run(found: Path, wanted: Path) -> None:
             torch.testing.assert_close(first["optimizer"]["state"][index][name], tensor, rtol=1e-3, atol=1e-6)
 
 
-def test_a_run_in_lazy_mode_has_the_numbers_of_a_cpu_and_marks_each_step(flags: dict[str, Any], tmp_path: Path) -> None:
-    assert pretrain_here(**flags, output_dir=tmp_path / "cpu", device="cpu").code == 0
+def test_a_run_in_lazy_mode_has_the_numbers_of_a_cpu_and_marks_each_step(
+    flags: dict[str, Any], on_cpu: Path, tmp_path: Path
+) -> None:
     with gaudi() as calls:
         outcome = pretrain_here(**flags, output_dir=tmp_path / "hpu", device="hpu")
         assert outcome.code == 0, outcome.err
         made = list(calls)
-    same_run(tmp_path / "hpu", tmp_path / "cpu")
+    same_run(tmp_path / "hpu", on_cpu)
     assert re.fullmatch("((bm)+csm){4}", order(made)), order(made)
     assert "bmbm" in order(made)  # micro-batches of an update each end a graph of their own
     (log,) = [path.read_text() for path in (tmp_path / "hpu").glob("*.txt")]
@@ -87,14 +96,13 @@ def test_a_run_in_lazy_mode_has_the_numbers_of_a_cpu_and_marks_each_step(flags: 
 
 
 def test_a_run_in_compile_mode_has_the_numbers_of_a_cpu_and_marks_nothing(
-    flags: dict[str, Any], tmp_path: Path
+    flags: dict[str, Any], on_cpu: Path, tmp_path: Path
 ) -> None:
-    assert pretrain_here(**flags, output_dir=tmp_path / "cpu", device="cpu").code == 0
     with gaudi() as calls:
         outcome = pretrain_here(**flags, output_dir=tmp_path / "hpu", device="hpu", compile=True)
         assert outcome.code == 0, outcome.err
         made = list(calls)
-    same_run(tmp_path / "hpu", tmp_path / "cpu")
+    same_run(tmp_path / "hpu", on_cpu)
     assert "mark_step" not in made
     assert re.fullmatch("(b+cs){4}", order(made)), order(made)
     assert made.count("torch.compile(hpu_backend)") > 1  # one to see that it works, then the parts of the model
@@ -132,14 +140,13 @@ def test_passes_run_under_bf16_by_default(flags: dict[str, Any], tmp_path: Path)
     assert seen == {torch.bfloat16}
 
 
-def test_two_ranks_over_hccl_have_the_numbers_of_one_cpu(flags: dict[str, Any], tmp_path: Path) -> None:
-    assert pretrain_here(**flags, output_dir=tmp_path / "cpu", device="cpu").code == 0
+def test_two_ranks_over_hccl_have_the_numbers_of_one_cpu(flags: dict[str, Any], on_cpu: Path, tmp_path: Path) -> None:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     program = [*launcher, str(REPOSITORY / "run_pretraining.py")]
     asked = words({**flags, "output_dir": tmp_path / "ranks", "device": "hpu"})
     outcome = run_program([*program, *asked], PYTHONPATH=f"{SITE}:{REPOSITORY}", **{DEVICES: "2"})
     assert outcome.code == 0, outcome.err
-    same_run(tmp_path / "ranks", tmp_path / "cpu")
+    same_run(tmp_path / "ranks", on_cpu)
 
 
 def test_answers_on_a_gaudi_are_those_of_a_cpu_from_a_graph_for_each_shape(tmp_path: Path) -> None:
@@ -173,12 +180,12 @@ def test_answers_on_a_gaudi_are_those_of_a_cpu_from_a_graph_for_each_shape(tmp_p
     assert timed["device"] == "hpu"
 
 
-def test_held_out_losses_and_vectors_of_given_weights_are_those_of_a_cpu(flags: dict[str, Any], tmp_path: Path) -> None:
+def test_held_out_losses_and_vectors_of_given_weights_are_those_of_a_cpu(
+    flags: dict[str, Any], on_cpu: Path, tmp_path: Path
+) -> None:
     encoder = small_encoder(tmp_path / "encoder")
     texts = ["the capital of france is paris .", "good", "a bad king"]
-    weights = tmp_path / "weights"
-    assert pretrain_here(**{**flags, "max_steps": 1}, output_dir=weights, device="cpu").code == 0
-    asked = {"init_checkpoint": weights, "eval_dir": flags["input_dir"], "max_steps": 0, "precision": "fp32"}
+    asked = {"init_checkpoint": on_cpu, "eval_dir": flags["input_dir"], "max_steps": 0, "precision": "fp32"}
     told, vectors = [], []
     for device, there in (("cpu", contextlib.nullcontext()), ("hpu", gaudi())):
         argv = ["embed", "--checkpoint", str(encoder), "--device", device, "--precision", "fp32", *texts]
@@ -217,13 +224,12 @@ def test_a_task_is_trained_on_a_gaudi_with_shapes_in_buckets(tmp_path: Path) -> 
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
 
 
-def test_a_run_that_began_on_a_gaudi_goes_on_on_a_cpu(flags: dict[str, Any], tmp_path: Path) -> None:
-    assert pretrain_here(**flags, output_dir=tmp_path / "cpu", device="cpu").code == 0
+def test_a_run_that_began_on_a_gaudi_goes_on_on_a_cpu(flags: dict[str, Any], on_cpu: Path, tmp_path: Path) -> None:
     with gaudi():
         assert pretrain_here(**flags, output_dir=tmp_path / "both", device="hpu", steps=2).code == 0
     outcome = pretrain_here(**flags, output_dir=tmp_path / "both", device="cpu")
     assert outcome.code == 0, outcome.err
-    same_run(tmp_path / "both", tmp_path / "cpu")
+    same_run(tmp_path / "both", on_cpu)
 
 
 def test_a_gaudi_that_is_not_there_and_habanas_flag_get_one_message(flags: dict[str, Any], tmp_path: Path) -> None:
