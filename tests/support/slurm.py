@@ -80,7 +80,19 @@ def running_slurm(folder: Path) -> Iterator[Slurm]:
             logs = "".join(path.read_text() for path in folder.glob("*.out"))
             assert time.monotonic() < deadline, f"nodes are {states} after 60 s\n{logs}"
             time.sleep(0.2)
-        yield slurm
+        try:
+            yield slurm
+        finally:
+            end_jobs(slurm)  # a failed test's would go on without the daemons
+
+
+def end_jobs(slurm: Slurm) -> None:
+    """Kill what is left in the queue, and wait until it is gone."""
+    deadline = time.monotonic() + 30
+    while (jobs := slurm.call("squeue", "-h", "-o", "%A").stdout.split()) and time.monotonic() < deadline:
+        slurm.call("scancel", "--full", "--signal=KILL", *jobs)
+        slurm.call("scancel", *jobs)  # those that have not begun
+        time.sleep(0.5)
 
 
 @contextlib.contextmanager
