@@ -213,7 +213,7 @@ def test_colour_is_for_terminals_that_want_it() -> None:
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        ("checkpoint x", 2, "checkpoint is not in this version; it has shard, batch, environment."),
+        ("checkpoint x", 2, "checkpoint is not in this version; it has shard, environment, batch."),
         ("shrad x", 2, "did you mean shard?"),
         ("shard", 2, "no shard is named"),
         ("shard {tmp}/nowhere", 1, "there is no such file or folder"),
