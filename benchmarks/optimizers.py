@@ -2,11 +2,13 @@
 
     python -m benchmarks.optimizers [--model bert_base_uncased] [--layers 2] [--tokens 4096] [--max_rows N] [--device D]
 
-One rank takes updates of random sequences of 128 tokens, 15 % masked, and times their parts: passes, passes that
-are watched, averaging, decomposing, solving; the least of the repeats.  --layers makes the model shallower: layers
-are alike, so that shares of the update hold for all of them but for what embeddings and heads take.
+One rank takes updates of one micro-batch of random sequences of 128 tokens, 15 % masked, and times their parts:
+passes, watching them, averaging, decomposing, solving; the least of the repeats, of processor time on a CPU (run it
+with one thread), which neighbours disturb little.  --layers makes the model shallower: layers are alike, so that
+shares of the update hold for all of them but for what embeddings and heads take.
 
-share   what K-FAC adds to an update of passes and optimizer at an interval of measuring / of decomposing
+shares   what K-FAC adds to an update of passes and optimizer at an interval of measuring / of decomposing, by tokens of
+         a rank in an update: passes and watching are counted once for each micro-batch in it, the rest once
 """
 
 import argparse
@@ -22,14 +24,14 @@ from bert_pytorch.models.config import load_model_config
 from bert_pytorch.models.inputs import PackedBatch
 from bert_pytorch.models.pretraining import PretrainingModel
 from bert_pytorch.optim.config import OptimizerConfig, build_optimizer
-from bert_pytorch.optim.kfac.config import KfacConfig, build_preconditioner
+from bert_pytorch.optim.kfac.config import KfacConfig, build_preconditioner, estimate_memory
 from bert_pytorch.optim.preconditioner import Preconditioner
 from bert_pytorch.records import MicroBatch
 from bert_pytorch.runtime.distributed import World
 
 LENGTH = 128
 INTERVALS = ((1, 10), (10, 100))
-GOAL = {"share_at_10_100": 0.05}
+GOAL = {"share at 10/100": 0.05}
 
 
 def main() -> None:
@@ -41,6 +43,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--max_rows", type=int, default=None)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--update_tokens", type=int, nargs="+", default=[4096, 32768, 524288])
     options = parser.parse_args()
     shape = load_model_config(options.model).model_copy(update={"num_hidden_layers": options.layers})
     device = torch.device(options.device)
@@ -50,23 +53,48 @@ def main() -> None:
     parts = measure(model, kfac, batch, options.repeats)
     state = kfac.state_dict()
     state_bytes = sum(part.nbytes for kind in state.values() for layer in kind.values() for part in layer.values())
-    plain = parts["passes"] + parts["optimizer"]
-    shares = {}
-    for factor, inverse in INTERVALS:
-        added = parts["solving"] + parts["measuring"] / factor + parts["decomposing"] / inverse
-        shares[f"share_at_{factor}_{inverse}"] = round(added / plain, 4)
+    shares = {
+        f"{factor}/{inverse}": {
+            tokens: round(share(parts, tokens / options.tokens, factor, inverse), 4) for tokens in options.update_tokens
+        }
+        for factor, inverse in INTERVALS
+    }
+    whole = kfac_memory(options.model)
     print(
         json.dumps(
             {
                 "benchmark": "optimizers",
                 "goal": GOAL,
                 **vars(options),
-                **shares,
+                "shares": shares,
                 "seconds": {name: round(seconds, 4) for name, seconds in parts.items()},
                 "averages_and_eigenbases_mib": round(state_bytes / 2**20, 1),
+                "whole_model_gib": whole,
             }
         )
     )
+
+
+def share(parts: dict[str, float], micro_batches: float, factor: int, inverse: int) -> float:
+    """Return what K-FAC adds to an update of so many micro-batches, as a part of it."""
+    plain = micro_batches * parts["passes"] + parts["optimizer"]
+    measuring = micro_batches * parts["watching"] + parts["averaging"]
+    return (parts["solving"] + measuring / factor + parts["decomposing"] / inverse) / plain
+
+
+def kfac_memory(model: str) -> dict[str, dict[str, float]]:
+    """Return GiB of the whole model on the fullest rank, by ranks and part of them that solve."""
+    with torch.device("meta"):
+        whole = build_model(load_model_config(model))
+    return {
+        f"{ranks} ranks, workers {workers}": {
+            name: round(size / 2**30, 3)
+            for name, size in estimate_memory(KfacConfig(kfac=True, kfac_gradient_workers=workers), whole, ranks)
+            ._asdict()
+            .items()
+        }
+        for ranks, workers in ((1, 1.0), (8, 1.0), (8, 0.5), (8, 0.125))
+    }
 
 
 def measure(model: PretrainingModel, kfac: Preconditioner, batch: PackedBatch, repeats: int) -> dict[str, float]:
@@ -80,13 +108,14 @@ def measure(model: PretrainingModel, kfac: Preconditioner, batch: PackedBatch, r
         (terms.mlm_loss_sum / masked).backward()
 
     def precondition() -> None:
-        kfac.precondition(learning_rate=1e-3, loss_terms=masked, gradient_scale=1.0)
+        kfac.passes_done()
+        kfac.precondition(learning_rate=1e-3)
 
     # Factors are due at 1, 3, 5 …, decompositions at 1, 4, 7 …: of six updates each kind of part comes alone once.
     seconds: dict[int, list[tuple[float, float, float]]] = {}
     for step in range(1, 2 + 6 * repeats):
         model.zero_grad(set_to_none=True)
-        kfac.begin(step)
+        kfac.begin(step, loss_terms=masked, gradient_scale=1.0)
         took = (_seconds(passes, device), _seconds(precondition, device), _seconds(optimizer.step, device))
         seconds.setdefault(step % 6, []).append(took)
     solving = _least(seconds[2], 1)
@@ -94,7 +123,8 @@ def measure(model: PretrainingModel, kfac: Preconditioner, batch: PackedBatch, r
         "passes": _least(seconds[2], 0),
         "optimizer": _least(seconds[2], 2),
         "solving": solving,
-        "measuring": _least(seconds[3], 0) - _least(seconds[2], 0) + _least(seconds[3], 1) - solving,
+        "watching": _least(seconds[3], 0) - _least(seconds[2], 0),
+        "averaging": _least(seconds[3], 1) - solving,
         "decomposing": _least(seconds[4], 1) - solving,
     }
 
@@ -125,10 +155,11 @@ def _kfac(model: PretrainingModel, max_rows: int | None) -> Preconditioner:
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:
     _wait(device)
-    started = time.perf_counter()
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
+    started = clock()
     work()
     _wait(device)
-    return time.perf_counter() - started
+    return clock() - started
 
 
 def _wait(device: torch.device) -> None:
