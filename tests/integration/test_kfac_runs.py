@@ -63,20 +63,21 @@ def test_a_run_cut_between_two_decompositions_ends_with_the_same_bits(
 
 
 def test_a_run_killed_between_two_decompositions_ends_with_the_same_bits(flags: dict[str, Any], tmp_path: Path) -> None:
-    flags |= {"max_steps": 60, "kfac_factor_interval": 4, "kfac_inv_interval": 57, "num_steps_per_checkpoint": 1}
+    flags |= {"max_steps": 24, "kfac_inv_interval": 21}
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert pretrain_here(**flags, output_dir=whole).code == 0
-    with started(pretraining_command(**flags, output_dir=killed), tmp_path / "log") as process:
-        wait_until((killed / "pretrain_ckpts" / "ckpt_6.pt").exists, 60, "update 6")
+    command = pretraining_command(**flags, num_steps_per_checkpoint=1, output_dir=killed)
+    with started(command, tmp_path / "log") as process:
+        wait_until((killed / "pretrain_ckpts" / "ckpt_4.pt").exists, 60, "update 4")
         process.kill()
     last = max(int(path.stem.removeprefix("ckpt_")) for path in (killed / "pretrain_ckpts").glob("ckpt_*.pt"))
-    assert last < 58, "too late: decompositions are at 1 and 58"
+    assert last < 21, "too late: decompositions are at 1 and 22"
     bases, factors = (checkpoint(killed, last)["preconditioner"][kind] for kind in ("bases", "factors"))
     assert_other_decompositions(bases, factors)
     outcome = pretrain_here(**flags, output_dir=killed)
     assert outcome.code == 0, outcome.err
     for part in ("model", "optimizer", "preconditioner"):
-        assert_same_state(checkpoint(whole, 60)[part], checkpoint(killed, 60)[part], part)
+        assert_same_state(checkpoint(whole, 24)[part], checkpoint(killed, 24)[part], part)
     losses = [[row["loss"] for row in metrics(run, "train")] for run in (whole, killed)]
     assert losses[0] == losses[1]
     assert {row["kfac_failures"] for row in metrics(killed, "train")} == {0}
