@@ -1,11 +1,11 @@
 """What does K-FAC add to an update, in time and in memory (H9)?
 
-    python -m benchmarks.optimizers [--model bert_base_uncased] [--layers 2] [--tokens 4096] [--max_rows N] [--device D]
+    python -m benchmarks.optimizers [--model bert_base_uncased] [--tokens 4096] [--max_rows N] [--device D]
 
 One rank takes updates of one micro-batch of random sequences of 128 tokens, 15 % masked, and times their parts:
 passes, watching them, averaging, decomposing, solving; the least of the repeats, of processor time on a CPU (run it
-with one thread), which neighbours disturb little.  --layers makes the model shallower: layers are alike, so that
-shares of the update hold for all of them but for what embeddings and heads take.
+with one thread), which neighbours disturb little.  Two shallow models are measured, of --depths layers: layers are
+alike, so that the whole model's parts are those of the one and as many times the difference as it has more layers.
 
 shares   what K-FAC adds to an update of passes and optimizer at an interval of measuring / of decomposing, by tokens of
          a rank in an update: passes and watching are counted once for each micro-batch in it, the rest once
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from bert_pytorch.models.build import build_model
-from bert_pytorch.models.config import load_model_config
+from bert_pytorch.models.config import ModelConfig, load_model_config
 from bert_pytorch.models.inputs import PackedBatch
 from bert_pytorch.models.pretraining import PretrainingModel
 from bert_pytorch.optim.config import OptimizerConfig, build_optimizer
@@ -38,28 +38,23 @@ def main() -> None:
     """Print one JSON line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--model", default="bert_base_uncased")
-    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--depths", type=int, nargs=2, default=[1, 2])
     parser.add_argument("--tokens", type=int, default=4096)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--max_rows", type=int, default=None)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--update_tokens", type=int, nargs="+", default=[4096, 32768, 524288])
     options = parser.parse_args()
-    shape = load_model_config(options.model).model_copy(update={"num_hidden_layers": options.layers})
-    device = torch.device(options.device)
-    model = build_model(shape).to(device).train()
-    batch = PackedBatch.from_numpy(random_sequences(options.tokens, shape.vocab_size), device)
-    kfac = _kfac(model, options.max_rows)
-    parts = measure(model, kfac, batch, options.repeats)
-    state = kfac.state_dict()
-    state_bytes = sum(part.nbytes for kind in state.values() for layer in kind.values() for part in layer.values())
+    shape = load_model_config(options.model)
+    fewer, more = (measure(shape.model_copy(update={"num_hidden_layers": depth}), options) for depth in options.depths)
+    times = (shape.num_hidden_layers - options.depths[0]) / (options.depths[1] - options.depths[0])
+    parts = {name: fewer[name] + times * (more[name] - fewer[name]) for name in fewer}
     shares = {
         f"{factor}/{inverse}": {
             tokens: round(share(parts, tokens / options.tokens, factor, inverse), 4) for tokens in options.update_tokens
         }
         for factor, inverse in INTERVALS
     }
-    whole = kfac_memory(options.model)
     print(
         json.dumps(
             {
@@ -68,8 +63,8 @@ def main() -> None:
                 **vars(options),
                 "shares": shares,
                 "seconds": {name: round(seconds, 4) for name, seconds in parts.items()},
-                "averages_and_eigenbases_mib": round(state_bytes / 2**20, 1),
-                "whole_model_gib": whole,
+                "seconds_of_depths": [{name: round(each[name], 4) for name in each} for each in (fewer, more)],
+                "gib": kfac_memory(options.model),
             }
         )
     )
@@ -97,10 +92,13 @@ def kfac_memory(model: str) -> dict[str, dict[str, float]]:
     }
 
 
-def measure(model: PretrainingModel, kfac: Preconditioner, batch: PackedBatch, repeats: int) -> dict[str, float]:
-    """Return seconds of each part of an update."""
+def measure(shape: ModelConfig, options: argparse.Namespace) -> dict[str, float]:
+    """Return seconds of each part of an update of one micro-batch."""
+    device = torch.device(options.device)
+    model = build_model(shape).to(device).train()
+    batch = PackedBatch.from_numpy(random_sequences(options.tokens, shape.vocab_size), device)
+    kfac = _kfac(model, options.max_rows)
     optimizer = build_optimizer(OptimizerConfig(), model.named_parameters())
-    device = batch.input_ids.device
     masked = len(batch.labels)
 
     def passes() -> None:
@@ -113,7 +111,7 @@ def measure(model: PretrainingModel, kfac: Preconditioner, batch: PackedBatch, r
 
     # Factors are due at 1, 3, 5 …, decompositions at 1, 4, 7 …: of six updates each kind of part comes alone once.
     seconds: dict[int, list[tuple[float, float, float]]] = {}
-    for step in range(1, 2 + 6 * repeats):
+    for step in range(1, 2 + 6 * options.repeats):
         model.zero_grad(set_to_none=True)
         kfac.begin(step, loss_terms=masked, gradient_scale=1.0)
         took = (_seconds(passes, device), _seconds(precondition, device), _seconds(optimizer.step, device))

@@ -49,7 +49,9 @@ def test_a_run_cut_between_two_decompositions_ends_with_the_same_bits(
 ) -> None:
     flags |= {"optimizer": optimizer}
     whole, pieces, plain = tmp_path / "whole", tmp_path / "pieces", tmp_path / "plain"
-    assert pretrain_here(**flags, output_dir=whole).code == 0
+    outcome = pretrain_here(**flags, output_dir=whole)
+    assert outcome.code == 0, outcome.err
+    assert (outcome.out + outcome.err).count("K-FAC: largest curvature of a layer") == 1
     assert pretrain_here(**{**flags, "kfac": False}, output_dir=plain).code == 0
     assert checkpoint(plain, 7)["preconditioner"] is None
     for limit in (2, 3, None):  # decompositions at 1, 4 and 7, factors at 1, 3, 5 and 7

@@ -134,7 +134,19 @@ class Kfac:
                     self._bases[name] = self._empty_basis(name)
                 for part in self._bases[name]:
                     grid.row.send(part, owners[name])
-        self._decomposed = [name for name in names if not failed[name] or name in self._decomposed]
+        known = self._decomposed
+        self._decomposed = [name for name in names if not failed[name] or name in known]
+        if not known:
+            self._tell_scale()
+
+    def _tell_scale(self) -> None:
+        """Say once a session what damping is to be compared with."""
+        largest = sorted(float(basis.input_values[-1] * basis.output_values[-1]) for basis in self._bases.values())
+        if largest:
+            logger.info(
+                "K-FAC: largest curvature of a layer %.1e to %.1e, median %.1e; damping is %.1e",
+                largest[0], largest[-1], largest[len(largest) // 2], self._method.damping.at(self._step),
+            )  # fmt: skip
 
     def _failed(self, what: str, name: str) -> None:
         """Count a failure, the same on every rank, and tell the first of its kind."""
