@@ -60,9 +60,9 @@ SETTINGS: dict[str, dict[str, list[Setting]]] = {
         "kfac_adamw": _grid((2e-3, 8e-3, 2e-2), (1e-4, 1e-6)),
     },
     "text": {
-        "adamw": _grid((1e-3, 2e-3, 4e-3, 8e-3)),
-        "kfac_adamw": _grid((1e-3, 3e-3), (1e-4, 1e-6)),
-        "lamb": _grid((8e-3, 1.6e-2, 3.2e-2, 6.4e-2)),
+        "adamw": _grid((2.5e-4, 5e-4, 1e-3, 2e-3)),
+        "kfac_adamw": _grid((5e-4, 1.5e-3), (1e-4, 1e-6)),
+        "lamb": _grid((4e-3, 8e-3, 1.6e-2, 3.2e-2)),
         "kfac_lamb": _grid((8e-3, 2.4e-2), (1e-4, 1e-6)),
     },
 }

@@ -12,6 +12,7 @@ shares   what K-FAC adds to an update of passes and optimizer at an interval of 
 """
 
 import argparse
+import itertools
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -109,21 +110,21 @@ def measure(shape: ModelConfig, options: argparse.Namespace) -> dict[str, float]
         kfac.passes_done()
         kfac.precondition(learning_rate=1e-3)
 
-    # Factors are due at 1, 3, 5 …, decompositions at 1, 4, 7 …: of six updates each kind of part comes alone once.
-    seconds: dict[int, list[tuple[float, float, float]]] = {}
-    for step in range(1, 2 + 6 * options.repeats):
+    # Update 1 measures and decomposes, once; of the others every second one measures.
+    seconds: dict[str, list[tuple[float, float, float]]] = {"first": [], "plain": [], "measured": []}
+    for kind, step in zip(["first", *["plain", "measured"] * options.repeats], itertools.count(1), strict=False):
         model.zero_grad(set_to_none=True)
         kfac.begin(step, loss_terms=masked, gradient_scale=1.0)
         took = (_seconds(passes, device), _seconds(precondition, device), _seconds(optimizer.step, device))
-        seconds.setdefault(step % 6, []).append(took)
-    solving = _least(seconds[2], 1)
+        seconds[kind].append(took)
+    solving = _least(seconds["plain"], 1)
     return {
-        "passes": _least(seconds[2], 0),
-        "optimizer": _least(seconds[2], 2),
+        "passes": _least(seconds["plain"], 0),
+        "optimizer": _least(seconds["plain"], 2),
         "solving": solving,
-        "watching": _least(seconds[3], 0) - _least(seconds[2], 0),
-        "averaging": _least(seconds[3], 1) - solving,
-        "decomposing": _least(seconds[4], 1) - solving,
+        "watching": _least(seconds["measured"], 0) - _least(seconds["plain"], 0),
+        "averaging": _least(seconds["measured"], 1) - solving,
+        "decomposing": _least(seconds["first"], 1) - _least(seconds["measured"], 1),
     }
 
 
@@ -145,7 +146,7 @@ def random_sequences(tokens: int, vocab_size: int) -> MicroBatch:
 
 
 def _kfac(model: PretrainingModel, max_rows: int | None) -> Preconditioner:
-    config = KfacConfig(kfac=True, kfac_factor_interval=2, kfac_inv_interval=3, kfac_max_rows=max_rows)
+    config = KfacConfig(kfac=True, kfac_factor_interval=2, kfac_inv_interval=10**6, kfac_max_rows=max_rows)
     kfac = build_preconditioner(config, model, World())
     assert kfac is not None
     return kfac
