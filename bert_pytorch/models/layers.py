@@ -70,7 +70,7 @@ def layer_norm(config: ModelConfig, *, bias: bool = True) -> nn.LayerNorm:
 
 def is_watched(*parts: nn.Linear) -> bool:
     """Whether hooks wait for the calls of any of these (K-FAC's, in some updates); then no path goes past them."""
-    return any(part._forward_hooks for part in parts)
+    return any(part._forward_hooks or part._forward_pre_hooks for part in parts)
 
 
 def joined(hidden: Tensor, parts: list[nn.Linear]) -> Tensor:

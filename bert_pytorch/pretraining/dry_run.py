@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
+import torch
+
 from bert_pytorch.config.command_line import Resolved
 from bert_pytorch.data.batching import describe_update, rows_of_ranks, sizes_of_ranks, total_amount
 from bert_pytorch.data.config import MEASURE
@@ -10,8 +12,10 @@ from bert_pytorch.data.dealing import deal_by_count, num_micro_batches, parse_si
 from bert_pytorch.data.opening import open_corpora, text_among
 from bert_pytorch.downloads.named_models import local_source
 from bert_pytorch.interop.sources import load_source
+from bert_pytorch.models.build import build_model
 from bert_pytorch.models.config import ModelConfig, load_model_config
 from bert_pytorch.models.size import memory_estimate, num_parameters
+from bert_pytorch.optim.kfac.config import estimate_memory
 from bert_pytorch.optim.schedules import warmup_updates
 from bert_pytorch.pretraining.config import PretrainingConfig
 from bert_pytorch.pretraining.parts import check_fit, for_pairs
@@ -75,6 +79,8 @@ def _derived(config: PretrainingConfig, world_size: int) -> Iterator[tuple[str, 
     if config.teacher is not None:
         parameters = num_parameters(load_source(local_source(config.teacher)).config)
         yield "teacher", f"{parameters:,} parameters, {4 * parameters / 2**30:.2f} GiB more a rank"
+    if config.kfac:
+        yield "K-FAC", _kfac_memory(config, model_config, world_size)
     for length in lengths:
         yield (
             f"memory, length {length}",
@@ -141,6 +147,13 @@ def _memory(config: PretrainingConfig, model_config: ModelConfig, tokens: int, l
     )
     parts = ", ".join(f"{name.replace('_', ' ')} {size / 2**30:.2f}" for name, size in estimate._asdict().items())
     return f"{estimate.total / 2**30:.2f} GiB a rank in fp32, estimated: {parts}"
+
+
+def _kfac_memory(config: PretrainingConfig, model_config: ModelConfig, world_size: int) -> str:
+    with torch.device("meta"):
+        memory = estimate_memory(config, build_model(model_config), world_size)
+    parts = ", ".join(f"{name} {size / 2**30:.2f}" for name, size in memory._asdict().items())
+    return f"{memory.total / 2**30:.2f} GiB more on the rank that has most: {parts}"
 
 
 def _model_config(config: PretrainingConfig, shards: Corpora | None) -> ModelConfig | None:

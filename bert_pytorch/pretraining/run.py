@@ -205,7 +205,7 @@ def _training_run(
         logs=lambda step: config.logs(step, first_step=start.step, last_step=session_end),
         peak_memory_gib=lambda: peak_memory_gib(session.device),
         peak_flops=_peak_flops(session),
-        train_row=TrainRow,
+        train_row=lambda **values: TrainRow(**values, kfac_failures=learner.kfac_failures()),
     )
 
 

@@ -43,6 +43,10 @@ class Learner(NamedTuple):
     teacher: Teacher | None
     """Never saved, only named: a session that continues reads it again."""
 
+    def kfac_failures(self) -> int | None:
+        """Return what the preconditioner has gone on without, None where there is none."""
+        return None if self.preconditioner is None else self.preconditioner.failures()
+
     def trained(self) -> PretrainingModel | TaughtModel:
         """Return what gives the losses of a micro-batch."""
         return self.model if self.teacher is None else TaughtModel(self.model, self.teacher)

@@ -103,10 +103,14 @@ class World:
         dist.all_reduce(tensor, group=self._control)
         return list(tensor.tolist())
 
-    def add(self, tensor: torch.Tensor) -> None:
-        """Add a tensor's values over all ranks in place, on the device; every rank gets the same bits."""
-        if self.size > 1:
-            dist.all_reduce(tensor)
+    def start_adding(self, tensor: torch.Tensor) -> Callable[[], None]:
+        """Begin to add a tensor's values over all ranks in place, on the device; every rank gets the same bits.
+
+        Returns:
+            What waits for it: on a CPU the caller, on a GPU only what is queued afterwards.
+        """
+        work = dist.all_reduce(tensor, async_op=True) if self.size > 1 else None
+        return lambda: None if work is None else work.wait()
 
     def any(self, flag: bool) -> bool:
         """Whether any rank says yes; every rank gets the same answer."""

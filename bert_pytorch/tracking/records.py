@@ -86,6 +86,9 @@ class TrainRow(NamedTuple):
     """Samples of this phase consumed once this update is done, over all ranks; those of skipped updates count."""
     sequences: int
     """The part of them that this update has drawn, those of damaged shards that are left out included."""
+    kfac_failures: int | None = None
+    """Layers' statistics that were not finite and decompositions that failed since the session began, each gone on
+    without; None without --kfac."""
 
 
 class TaskStartRow(NamedTuple):

@@ -83,11 +83,13 @@ class OptimizerStep:
         """Take update number `step` (1-based, phases added up) with `learning_rate`."""
         here = np.sum([self._counted(batch) for batch in update.micro_batches], axis=0)
         *counts, tokens, flops = self._world.sum(here.tolist())  # 1 global counts, before any forward pass
-        sums = torch.zeros(
-            len(counts), dtype=widest_float(self._device), device=self._device
-        )  # no wait for it per micro-batch
+        # On the device: no wait for it per micro-batch.
+        sums = torch.zeros(len(counts), dtype=widest_float(self._device), device=self._device)
         if self._preconditioner is not None:
-            self._preconditioner.begin(step)  # 2 it sees the passes of some updates
+            gradient_scale = self._scaler.get_scale() * self._world.size
+            self._preconditioner.begin(  # 2 it sees the passes of some updates
+                step, loss_terms=counts[0], gradient_scale=gradient_scale
+            )
         for index, batch in enumerate(update.micro_batches):
             if self._world.any(self._stop_requested()):  # 3 all ranks stop between the same micro-batches
                 self._optimizer.zero_grad(set_to_none=True)
@@ -103,6 +105,8 @@ class OptimizerStep:
                 self._scaler.scale(loss * self._world.size).backward()
             sums += self._objective.sums(terms)
             end_graph(self._device)
+        if self._preconditioner is not None:
+            self._preconditioner.passes_done()  # what they showed travels meanwhile
         self._scaler.unscale_(self._optimizer)  # 5 true gradients
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
         norm = global_norm(gradients)
@@ -112,10 +116,7 @@ class OptimizerStep:
         if not skipped:
             norm_to_clip = grad_norm
             if self._preconditioner is not None:  # 7 curvature is of true gradients, clipping of the direction taken
-                gradient_scale = self._scaler.get_scale() * self._world.size
-                self._preconditioner.precondition(
-                    learning_rate=learning_rate, loss_terms=counts[0], gradient_scale=gradient_scale
-                )
+                self._preconditioner.precondition(learning_rate=learning_rate)
                 norm_to_clip = global_norm(gradients).item()
             if 0 < self._max_grad_norm < norm_to_clip:  # 8 the global norm, as apex does, without an epsilon
                 self._clip(gradients, norm_to_clip)

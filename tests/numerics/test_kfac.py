@@ -2,123 +2,41 @@
 
 import copy
 import logging
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from bert_pytorch.data.loader import Update
-from bert_pytorch.models.inputs import PackedBatch
-from bert_pytorch.models.losses import EachLoss
-from bert_pytorch.models.pretraining import PretrainingModel
-from bert_pytorch.optim.kfac.config import KfacConfig, build_preconditioner
-from bert_pytorch.optim.preconditioner import Preconditioner
-from bert_pytorch.records import MicroBatch
-from bert_pytorch.runtime.distributed import World
-from bert_pytorch.runtime.precision import PrecisionConfig, choose_precision
-from bert_pytorch.training.objective import PretrainingObjective
-from bert_pytorch.training.step import OptimizerStep
 from tests.numerics.test_packed_forms import in_rows
 from tests.support.architectures import config_of, spread_model
-from tests.support.dense_kfac import dense_factors, dense_solution, kl_factor, rows_of
+from tests.support.dense_kfac import dense_factors, rows_of
 from tests.support.errors_between import relative_error
+from tests.support.kfac_updates import (
+    INTERVALS,
+    RATE,
+    SMALL,
+    UPDATES,
+    V,
+    dense_movements,
+    joined,
+    kfac_of,
+    linear_names,
+    matrix_of,
+    movement,
+    small_model,
+    step_of,
+    update_batches,
+    whole_loss,
+)
 from tests.support.packed_batches import random_micro_batch
-
-V = 61
-WEIGHTS = EachLoss(mlm=1.0, nsp=1.0, soft_targets=0.0, cosine=0.0)
-RATE = 0.5
-SMALL = {"hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 12}
-"""So small that the matrix over all weights of a layer, (8 · 13)², is held and solved at once."""
-
-
-def small_model(kind: str) -> PretrainingModel:
-    return spread_model(config_of(kind, **SMALL), V).double().train()
-
-
-def step_of(model: nn.Module, preconditioner: Preconditioner | None) -> OptimizerStep:
-    """Make a step of plain gradient descent without clipping: what moved is the gradient."""
-    precision = choose_precision(PrecisionConfig(precision="fp32"), torch.device("cpu"))
-    return OptimizerStep(
-        model,
-        torch.optim.SGD(model.parameters(), lr=1.0),
-        world=World(),
-        device=torch.device("cpu"),
-        precision=precision,
-        scaler=precision.gradient_scaler(),
-        max_grad_norm=0.0,
-        objective=PretrainingObjective(WEIGHTS),
-        flops_of=lambda batch: 0,
-        seed=0,
-        stop_requested=lambda: False,
-        preconditioner=preconditioner,
-    )
-
-
-def kfac_of(model: nn.Module, **changes: Any) -> Preconditioner:
-    preconditioner = build_preconditioner(KfacConfig(kfac=True, **changes), model, World())
-    assert preconditioner is not None
-    return preconditioner
-
-
-def whole_loss(model: PretrainingModel, batches: list[MicroBatch]) -> Tensor:
-    """Return the update's loss from its definition: each loss's sum over all batches, divided by its count."""
-    terms = [model(PackedBatch.from_numpy(batch, "cpu")) for batch in batches]
-    loss = sum(term.mlm_loss_sum for term in terms) / sum(batch.num_masked for batch in batches)
-    pairs = sum(batch.num_pairs for batch in batches)
-    return loss + sum(term.nsp_loss_sum for term in terms) / pairs if pairs else loss
-
-
-def linear_names(model: nn.Module) -> list[str]:
-    return [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-
-
-def matrix_of(layer: nn.Linear, tensors: dict[str, Tensor], name: str) -> Tensor:
-    weight = tensors[f"{name}.weight"]
-    return weight if layer.bias is None else torch.cat([weight, tensors[f"{name}.bias"][:, None]], 1)
-
-
-def movement(model: nn.Module, step: OptimizerStep, batches: list[MicroBatch], number: int) -> dict[str, Tensor]:
-    """Take an update and return what it moved, divided by the learning rate."""
-    before = {name: value.detach().clone() for name, value in model.named_parameters()}
-    step(Update(batches, 0, 0, 1), step=number, learning_rate=RATE)
-    return {name: (before[name] - value.detach()) / RATE for name, value in model.named_parameters()}
-
+from tests.support.runs import assert_same_state
 
 FORMS = {
     "one micro-batch": lambda batches: [joined(batches)],
-    "four micro-batches": lambda batches: batches,
+    "four micro-batches": lambda batches: [joined(batches[i : i + 2]) for i in (0, 2, 4, 6)],
     "fixed rows with empty slots": lambda batches: [in_rows(joined(batches), 12)],
 }
-
-
-def joined(batches: list[MicroBatch]) -> MicroBatch:
-    """Lay packed micro-batches end to end."""
-    starts = np.cumsum([0, *(len(batch.input_ids) for batch in batches)])
-    lengths = [length for batch in batches for length in np.diff(batch.cu_seqlens)]
-    names = ("input_ids", "token_type_ids", "position_ids", "labels")
-    parts = {name: np.concatenate([getattr(batch, name) for batch in batches]) for name in names}
-    masked = [batch.masked_positions + start for batch, start in zip(batches, starts[:-1], strict=True)]
-    pairs = [batch.next_sentence_labels for batch in batches if batch.next_sentence_labels is not None]
-    return batches[0]._replace(
-        **parts,
-        cu_seqlens=np.cumsum([0, *lengths]).astype(np.int32),
-        masked_positions=np.concatenate(masked),
-        next_sentence_labels=np.concatenate(pairs) if pairs else None,
-    )
-
-
-def update_batches(seed: int, *, pairs: bool) -> list[MicroBatch]:
-    lengths = [(5, 17), (9,), (3, 12, 4), (11,)]
-    batches = [random_micro_batch(each, V, pairs=pairs, seed=10 * seed + i) for i, each in enumerate(lengths)]
-    return [without_masked_firsts(batch) for batch in batches]
-
-
-def without_masked_firsts(batch: MicroBatch) -> MicroBatch:
-    """[CLS] is never masked; a pruned last layer would compute it twice, once for each loss."""
-    kept = ~np.isin(batch.masked_positions, batch.cu_seqlens)
-    return batch._replace(masked_positions=batch.masked_positions[kept], labels=batch.labels[kept])
 
 
 @pytest.mark.parametrize("factored", [False, True], ids=["damped together", "damped by factor"])
@@ -128,51 +46,21 @@ def test_three_updates_are_those_of_dense_solves_from_the_gradients_of_all_token
     kind: str, form: str, factored: bool
 ) -> None:
     model = small_model(kind)
-    pairs = kind == "bert"
-    kfac = kfac_of(
-        model,
-        kfac_inv_interval=2,
-        kfac_stat_decay=0.7,
-        kfac_damping="0.02,3:0.05",
-        kfac_kl_clip=0.01,
-        kfac_factored_damping=factored,
-    )
-    step = step_of(model, kfac)
+    step = step_of(model, kfac_of(model, kfac_factored_damping=factored, **INTERVALS))
     names = linear_names(model)
     assert len(names) >= 13
-    averages: dict[str, tuple[Tensor, Tensor]] = {}
-    in_use: dict[str, tuple[Tensor, Tensor]] = {}
-    clipped = []
-    for number in (1, 2, 3):
-        batches = update_batches(number, pairs=pairs)
-        terms = sum(batch.num_masked for batch in batches)
-        reference = copy.deepcopy(model)
-        rows = rows_of(reference, names, lambda model=reference, batches=batches: whole_loss(model, [joined(batches)]))
-        parameters = dict(reference.named_parameters())
-        gradients = torch.autograd.grad(whole_loss(reference, [joined(batches)]), list(parameters.values()))
-        true = dict(zip(parameters, gradients, strict=True))
+    assert len([name for name, _ in model.named_parameters() if name.rpartition(".")[0] not in names]) >= 5
+    limited = []
+    for number, (wanted, was_limited) in zip(UPDATES, dense_movements(kind, factored=factored), strict=True):
+        moved = movement(model, step, FORMS[form](update_batches(number, pairs=kind == "bert")), number)
+        # A weight and its bias are judged together: a key's bias has no gradient but rounding.
         for name in names:
-            new = dense_factors(rows[name], terms)
-            old = averages.get(name, new)
-            averages[name] = (0.7 * old[0] + 0.3 * new[0], 0.7 * old[1] + 0.3 * new[1])
-        if number in (1, 3):  # every second update, the first one among them
-            in_use = dict(averages)
-        damping = 0.05 if number == 3 else 0.02
-        matrices = {name: matrix_of(model.get_submodule(name), true, name) for name in names}
-        solved = {name: dense_solution(matrices[name], *in_use[name], damping, factored=factored) for name in names}
-        scale = kl_factor(solved, matrices, RATE, 0.01)
-        clipped.append(scale < 1)
-
-        moved = movement(model, step, FORMS[form](batches), number)
-
-        for name in names:
-            found = matrix_of(model.get_submodule(name), moved, name)
-            assert relative_error(found, scale * solved[name]) < 1e-9, name
-        untouched = [name for name in true if name.rpartition(".")[0] not in names]
-        assert len(untouched) >= 5
-        for name in untouched:
-            assert relative_error(moved[name], true[name]) < 1e-9, name
-    assert any(clipped)
+            found, right = (matrix_of(model.get_submodule(name), each, name) for each in (moved, wanted))
+            assert relative_error(found, right) < 1e-9, name
+        for name in moved.keys() - {f"{name}.{part}" for name in names for part in ("weight", "bias")}:
+            assert relative_error(moved[name], wanted[name]) < 1e-9, name
+        limited.append(was_limited)
+    assert any(limited)
 
 
 def test_in_float32_the_error_is_within_64_roundings_times_the_condition_of_the_damped_curvature() -> None:
@@ -241,7 +129,7 @@ def test_statistics_that_are_not_finite_stay_out_and_are_told_once(
     kfac = kfac_of(model, kfac_inv_interval=1)
     states = []
     for step in (1, 2, 3):
-        kfac.begin(step)
+        kfac.begin(step, loss_terms=4, gradient_scale=1.0)
         for name, layer in model.items():
             inputs, gradients = torch.randn(4, 3), torch.randn(4, 2)
             if step > 1 and name == "broken":
@@ -250,7 +138,8 @@ def test_statistics_that_are_not_finite_stay_out_and_are_told_once(
         for parameter in model.parameters():  # gradients themselves are finite: those of other updates are skipped
             parameter.grad = torch.ones_like(parameter)
         with caplog.at_level(logging.WARNING):
-            kfac.precondition(learning_rate=0.1, loss_terms=4, gradient_scale=1.0)
+            kfac.passes_done()
+            kfac.precondition(learning_rate=0.1)
         assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
         states.append(copy.deepcopy(kfac.state_dict()["factors"]))
     for part in ("inputs", "outputs"):
@@ -259,6 +148,46 @@ def test_statistics_that_are_not_finite_stay_out_and_are_told_once(
     told = [record.message for record in caplog.records if "not finite" in record.message]
     assert len(told) == 1
     assert "broken in update 2" in told[0]
+    assert kfac.failures() == 2
+
+
+def test_a_decomposition_that_fails_leaves_the_eigenbasis_in_use_and_is_told_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"hard": nn.Linear(3, 2, bias=False), "easy": nn.Linear(4, 2, bias=False)})
+    kfac = kfac_of(model, kfac_factor_interval=1, kfac_inv_interval=1, kfac_kl_clip=0.0)
+    sound = torch.linalg.eigh
+
+    def failing(matrix: torch.Tensor) -> object:
+        if len(matrix) == 3:
+            raise torch.linalg.LinAlgError("linalg.eigh: The algorithm failed to converge")
+        return sound(matrix)
+
+    solved, bases = [], []
+    for step in (1, 2, 3, 4):
+        monkeypatch.setattr(torch.linalg, "eigh", sound if step in (2, 4) else failing)
+        kfac.begin(step, loss_terms=4, gradient_scale=1.0)
+        for layer in model.values():
+            layer(torch.randn(4, layer.in_features)).backward(torch.randn(4, 2))
+            layer.weight.grad = torch.ones_like(layer.weight)
+        kfac.passes_done()
+        with caplog.at_level(logging.WARNING):
+            kfac.precondition(learning_rate=0.1)
+        solved.append(model["hard"].weight.grad.clone())
+        bases.append(copy.deepcopy(kfac.state_dict()["bases"]))
+        assert not torch.equal(model["easy"].weight.grad, torch.ones(2, 4))
+    assert torch.equal(solved[0], torch.ones(2, 3))  # nothing to solve in: the true gradient
+    assert "hard" not in bases[0]
+    assert not torch.equal(solved[1], solved[0])
+    assert torch.equal(solved[2], solved[1])
+    assert_same_state(bases[2]["hard"], bases[1]["hard"])
+    assert not torch.equal(bases[2]["easy"]["input_vectors"], bases[1]["easy"]["input_vectors"])
+    assert not torch.equal(solved[3], solved[2])
+    told = [record.message for record in caplog.records if "could not be decomposed" in record.message]
+    assert len(told) == 1
+    assert "hard could not be decomposed in update 1" in told[0]
+    assert kfac.failures() == 2
 
 
 @pytest.mark.parametrize("scale", [2.0**16, 3.0])
@@ -269,11 +198,12 @@ def test_loss_scales_and_the_precision_of_passes_leave_the_factors_in_float32_an
     found = []
     for factor, dtype in ((1.0, torch.float32), (scale, torch.bfloat16)):
         kfac = kfac_of(nn.ModuleDict({"layer": layer}))
-        kfac.begin(1)
+        kfac.begin(1, loss_terms=40, gradient_scale=factor)
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
             output = layer(inputs)
         output.backward((factor * gradients).to(dtype))
-        kfac.precondition(learning_rate=0.1, loss_terms=40, gradient_scale=factor)
+        kfac.passes_done()
+        kfac.precondition(learning_rate=0.1)
         found.append(kfac.state_dict()["factors"]["layer"])
     for part in ("inputs", "outputs"):
         assert found[1][part].dtype == torch.float32

@@ -20,8 +20,13 @@ class Rows(NamedTuple):
     """Of the update's loss by each row's output."""
 
 
-def rows_of(model: nn.Module, names: Iterable[str], loss_of: Callable[[], Tensor]) -> dict[str, Rows]:
-    """Add a leaf to the output of each layer and differentiate by it; one forward pass, one backward pass."""
+def rows_of(
+    model: nn.Module, names: Iterable[str], loss_of: Callable[[], Tensor], *, every: bool = False
+) -> dict[str, Rows]:
+    """Add a leaf to the output of each layer and differentiate by it; one forward pass, one backward pass.
+
+    Rows without a gradient are left out, unless `every` one is asked for.
+    """
     layers = {name: model.get_submodule(name) for name in names}
     inputs: dict[str, Tensor] = {}
     leaves: dict[str, Tensor] = {}
@@ -42,7 +47,7 @@ def rows_of(model: nn.Module, names: Iterable[str], loss_of: Callable[[], Tensor
     for (name, leaf), gradient in zip(leaves.items(), found, strict=True):
         assert leaf.dim() == 2
         ones = torch.ones(len(leaf), 1 if layers[name].bias is not None else 0, dtype=leaf.dtype)
-        used = [row for row in range(len(leaf)) if gradient[row].abs().max() > 0]
+        used = [row for row in range(len(leaf)) if every or gradient[row].abs().max() > 0]
         rows[name] = Rows(torch.cat([inputs[name], ones], 1)[used], gradient[used])
     return rows
 

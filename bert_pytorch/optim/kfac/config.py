@@ -3,14 +3,18 @@
 import logging
 import re
 from collections.abc import Iterator
+from typing import Literal
 
 from pydantic import Field
 from torch import nn
 
 from bert_pytorch.config.settings import Settings
 from bert_pytorch.errors import ConfigError
+from bert_pytorch.optim.kfac.kfac_pytorch import KfacPytorch, kfac_pytorch_problem
 from bert_pytorch.optim.kfac.layers import preconditioned_layers
-from bert_pytorch.optim.kfac.preconditioner import Kfac, Method
+from bert_pytorch.optim.kfac.memory import KfacMemory, memory_of
+from bert_pytorch.optim.kfac.method import Method
+from bert_pytorch.optim.kfac.preconditioner import Kfac
 from bert_pytorch.optim.kfac.stepwise import parse_stepwise
 from bert_pytorch.optim.preconditioner import Preconditioner
 from bert_pytorch.runtime.distributed import World
@@ -23,6 +27,8 @@ class KfacConfig(Settings):
 
     kfac: bool = False
     """Precondition gradients by K-FAC; --optimizer takes them as it would take any."""
+    kfac_backend: Literal["bert_pytorch", "kfac-pytorch"] = "bert_pytorch"
+    """This project's own, or gpauloski/kfac-pytorch where it is installed; docs/kfac.md tells what differs."""
     kfac_inv_interval: int | str = 10
     """Updates from one decomposition of the factors to the next; `10,1000:100` is 10, and 100 from update 1000 on."""
     kfac_factor_interval: int | str = 1
@@ -56,6 +62,10 @@ class KfacConfig(Settings):
                 re.compile(pattern)
             except re.error as error:
                 yield f"--kfac_skip_layers: {pattern!r} is no regular expression ({error})."
+        if self.kfac_backend == "kfac-pytorch":
+            for name, given in (("factored_damping", self.kfac_factored_damping), ("max_rows", self.kfac_max_rows)):
+                if given:
+                    yield f"--kfac_{name}: --kfac_backend kfac-pytorch has nothing like it; leave one of them out."
 
 
 def build_preconditioner(config: KfacConfig, model: nn.Module, world: World) -> Preconditioner | None:
@@ -69,19 +79,11 @@ def build_preconditioner(config: KfacConfig, model: nn.Module, world: World) -> 
     """
     if not config.kfac:
         return None
-    layers = preconditioned_layers(model, config.kfac_skip_layers)
-    if not layers:
-        raise ConfigError("K-FAC", [f"--kfac_skip_layers {' '.join(config.kfac_skip_layers)} leaves no layer."])
-    workers = max(1, round(config.kfac_gradient_workers * world.size))
-    if world.size % workers:
-        raise ConfigError(
-            "K-FAC",
-            [
-                f"--kfac_gradient_workers {config.kfac_gradient_workers} of {world.size} ranks are {workers}, wanted a "
-                f"number that divides {world.size}."
-            ],
-        )
-    logger.info("K-FAC: %d linear layers; %d of %d ranks work for each", len(layers), workers, world.size)
+    layers, workers = _layers(config, model), _workers(config, world.size)
+    logger.info(
+        "K-FAC (%s): %d linear layers; %d of %d ranks work for each",
+        config.kfac_backend, len(layers), workers, world.size,
+    )  # fmt: skip
     method = Method(
         damping=parse_stepwise(config.kfac_damping),
         factored_damping=config.kfac_factored_damping,
@@ -91,7 +93,41 @@ def build_preconditioner(config: KfacConfig, model: nn.Module, world: World) -> 
         inv_interval=parse_stepwise(config.kfac_inv_interval),
         max_rows=config.kfac_max_rows,
     )
+    if config.kfac_backend == "kfac-pytorch":
+        if problem := kfac_pytorch_problem():
+            raise ConfigError("--kfac_backend kfac-pytorch", [problem])
+        return KfacPytorch(model, layers, method, workers / world.size)
     return Kfac(layers, method, world, workers)
+
+
+def estimate_memory(config: KfacConfig, model: nn.Module, ranks: int) -> KfacMemory:
+    """Return what K-FAC takes on the rank that it takes most on; the model may be on the meta device.
+
+    Raises:
+        ConfigError: as `build_preconditioner`.
+    """
+    theirs = config.kfac_backend == "kfac-pytorch"
+    return memory_of(_layers(config, model), ranks, _workers(config, ranks), folded=not theirs)
+
+
+def _layers(config: KfacConfig, model: nn.Module) -> dict[str, nn.Linear]:
+    layers = preconditioned_layers(model, config.kfac_skip_layers)
+    if not layers:
+        raise ConfigError("K-FAC", [f"--kfac_skip_layers {' '.join(config.kfac_skip_layers)} leaves no layer."])
+    return layers
+
+
+def _workers(config: KfacConfig, ranks: int) -> int:
+    workers = max(1, round(config.kfac_gradient_workers * ranks))
+    if ranks % workers:
+        raise ConfigError(
+            "K-FAC",
+            [
+                f"--kfac_gradient_workers {config.kfac_gradient_workers} of {ranks} ranks are {workers}, wanted a "
+                f"number that divides {ranks}."
+            ],
+        )
+    return workers
 
 
 def _stepwise_problems(name: str, value: float | str, *, whole: bool) -> Iterator[str]:

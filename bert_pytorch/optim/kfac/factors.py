@@ -31,6 +31,21 @@ def from_triangle(folded: Tensor) -> Tensor:
     return upper + upper.triu(1).T
 
 
+def add_products(sums: Tensor, rows: Tensor, width: int = 512) -> None:
+    """Add rowsᵀ rows to `sums` where `triangle` looks: block columns of `width`, each down to the diagonal.
+
+    At 3,072 columns that is 58 % of the multiplications, at 768 78 %.
+
+    Args:
+        sums: (n, n); what is below the diagonal's blocks stays as it is.
+        rows: (R, n).
+        width: of a block; narrower ones multiply less and slower.
+    """
+    for first in range(0, len(sums), width):
+        last = min(first + width, len(sums))
+        sums[:last, first:last].addmm_(rows[:, :last].T, rows[:, first:last])
+
+
 class Factors(NamedTuple):
     """Running averages of one layer, folded by `triangle`."""
 
@@ -57,11 +72,16 @@ class Eigenbasis(NamedTuple):
     """(O,), none below 0."""
 
     @classmethod
-    def of(cls, factors: Factors) -> "Eigenbasis":
-        """Decompose both factors."""
+    def of(cls, factors: Factors) -> "Eigenbasis | None":
+        """Decompose both factors; None where the algorithm fails, which it may on any but exact numbers."""
         parts: list[Tensor] = []
         for folded in factors:
-            values, vectors = torch.linalg.eigh(from_triangle(folded))
+            try:
+                values, vectors = torch.linalg.eigh(from_triangle(folded))
+            except torch.linalg.LinAlgError:  # it did not converge
+                return None
+            if not (values.isfinite().all() and vectors.isfinite().all()):  # a GPU's library need not say so
+                return None
             # Second moments have no negative eigenvalues: those that come out are rounding.  LAPACK's vectors lie by
             # columns; lying by rows they can be sent, and multiply with the same bits once they are loaded.
             parts += [vectors.contiguous(), values.clamp(min=0)]

@@ -6,40 +6,24 @@ each layer's on one rank; every update's gradients are solved in the eigenbases 
 # I inputs of a layer, the bias's constant among them; O its outputs
 
 import logging
+from collections import Counter
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from bert_pytorch.optim.kfac.assignment import assign_by_cost
+from bert_pytorch.optim.kfac.assignment import Assignment
+from bert_pytorch.optim.kfac.exchange import Exchange
 from bert_pytorch.optim.kfac.factors import Eigenbasis, Factors, kl_scale
 from bert_pytorch.optim.kfac.layers import gradient_matrix, put_gradient, sizes, statistics_dtype
+from bert_pytorch.optim.kfac.method import Method
 from bert_pytorch.optim.kfac.state import basis_shapes, checked_state, kfac_state
-from bert_pytorch.optim.kfac.statistics import Watch
-from bert_pytorch.optim.kfac.stepwise import Stepwise
+from bert_pytorch.optim.kfac.statistics import Watch, factors_of
 from bert_pytorch.runtime.distributed import World
 from bert_pytorch.runtime.groups import Grid, make_grid
 
 logger = logging.getLogger(__name__)
-
-
-class Method(NamedTuple):
-    """The numbers of the method; values by update."""
-
-    damping: Stepwise
-    """λ."""
-    factored_damping: bool
-    kl_clip: float
-    """κ; 0 for none."""
-    stat_decay: float
-    """Of the running averages at each of their updates."""
-    factor_interval: Stepwise
-    """Updates from one that is watched to the next."""
-    inv_interval: Stepwise
-    """Updates from one decomposition to the next."""
-    max_rows: int | None = None
-    """Rows of a layer's call that statistics take; None: all."""
 
 
 class Kfac:
@@ -59,74 +43,116 @@ class Kfac:
         self._layers = layers
         self._method = method
         self._world = world
-        self._workers = gradient_workers or world.size
+        self._assignment = Assignment.by_cost(
+            {name: sizes(layer) for name, layer in layers.items()}, world.size, gradient_workers or world.size
+        )
         self._grid: Grid | None = None
         """Made with all ranks together, so not before the first update."""
-        self._owners = assign_by_cost(
-            {name: sum(n**3 for n in sizes(layer)) for name, layer in layers.items()}, world.size
-        )
         self._watch = Watch(layers, method.max_rows)
+        self._exchange: Exchange | None = None
         self._step = 0
+        self._loss_terms = self._gradient_scale = 1.0
         self._factors: dict[str, Factors] = {}
         self._bases: dict[str, Eigenbasis] = {}
         self._decomposed: list[str] = []
         """Layers with an eigenbasis, on the ranks that work for them."""
-        self._told_not_finite = False
+        self._failures: Counter[str] = Counter()
 
-    def begin(self, step: int) -> None:
+    def begin(self, step: int, *, loss_terms: float, gradient_scale: float) -> None:
         """Watch the passes of update `step` where it is due, or where nothing is known yet."""
-        self._step = step
-        self._grid = self._grid or make_grid(self._world, self._workers)
+        self._step, self._loss_terms, self._gradient_scale = step, loss_terms, gradient_scale
+        self._grid = self._grid or make_grid(self._world, self._assignment.width)
         self._watch.stop()
+        if self._exchange is not None:
+            self._exchange.drop()
+            self._exchange = None
         if not self._factors or self._method.factor_interval.is_due(step):
             self._watch.start(seed=step * self._world.size + self._world.rank)
 
-    def precondition(self, *, learning_rate: float, loss_terms: float, gradient_scale: float) -> None:
+    @torch.no_grad()
+    def passes_done(self) -> None:
+        """Begin to add up what the ranks saw."""
+        seen = self._watch.stop()
+        if seen:
+            self._exchange = Exchange(seen, self._world)
+
+    def precondition(self, *, learning_rate: float) -> None:
         """Bring factors and eigenbases up to date and replace the gradients."""
-        self._learn(loss_terms, gradient_scale)
+        self._learn()
         if self._factors and (not self._decomposed or self._method.inv_interval.is_due(self._step)):
             self._decompose()
         self._replace_gradients(learning_rate)
 
+    def failures(self) -> int:
+        """Return how many statistics were not finite and how many decompositions failed, of all layers."""
+        return self._failures.total()
+
     @torch.no_grad()
-    def _learn(self, loss_terms: float, gradient_scale: float) -> None:
-        seen = self._watch.stop()
-        if not seen:
+    def _learn(self) -> None:
+        if self._exchange is None:
             return
-        new = {name: sums.factors(self._world.add, loss_terms, gradient_scale) for name, sums in seen.items()}
-        finite = torch.stack([torch.stack([part.isfinite().all() for part in new[name]]).all() for name in seen])
-        counted = torch.stack([sums.counts[1] > 0 for sums in seen.values()])
-        good, found = torch.stack([finite, counted]).tolist()  # the one wait for the device
-        for name, is_finite, has_rows in zip(seen, good, found, strict=True):
+        new: dict[str, Factors] = {}
+        finite, counted = [], []
+        for name, sums, counts in self._exchange.arrivals():
+            new[name] = factors_of(sums, counts, self._loss_terms, self._gradient_scale)
+            finite.append(torch.stack([part.isfinite().all() for part in new[name]]).all())
+            counted.append(counts[1] > 0)
+        self._exchange = None
+        good, found = torch.stack([torch.stack(finite), torch.stack(counted)]).tolist()  # the one wait for the device
+        for name, is_finite, has_rows in zip(new, good, found, strict=True):
             if not has_rows:
                 continue  # a layer that this update did not use
             if is_finite:
                 old = self._factors.get(name)
                 self._factors[name] = new[name] if old is None else old.mixed(new[name], self._method.stat_decay)
-            elif not self._told_not_finite:
-                self._told_not_finite = True
-                logger.warning(
-                    "K-FAC: the statistics of %s in update %d are not finite and were left out; told once",
-                    name,
-                    self._step,
-                )
+            else:
+                self._failed("the statistics of %s in update %d are not finite and were left out", name)
 
     @torch.no_grad()
     def _decompose(self) -> None:
-        """Decompose each layer's factors on its owner and send the eigenbases to those who work with them."""
-        grid = self._grid
+        """Decompose each layer's factors on its owner and send the eigenbases to those who work with them.
+
+        A layer whose decomposition fails keeps the eigenbasis that it has; without one its gradient stays as it is.
+        """
+        grid, rank, owners = self._grid, self._world.rank, self._assignment.owners
         assert grid is not None
-        self._decomposed = [name for name in self._layers if name in self._factors]
-        for name in self._decomposed:
-            if self._owners[name] == self._world.rank:
-                self._bases[name] = Eigenbasis.of(self._factors[name])
-        for name in self._decomposed:
-            if not self._works_for(name):
-                continue
-            if self._owners[name] != self._world.rank:
-                self._bases[name] = self._empty_basis(name)
-            for part in self._bases[name]:
-                grid.row.send(part, self._owners[name])
+        names = [name for name in self._layers if name in self._factors]
+        failed_here = dict.fromkeys(names, 0.0)
+        for name in names:
+            if owners[name] == rank:
+                basis = Eigenbasis.of(self._factors[name])
+                if basis is None:
+                    failed_here[name] = 1.0
+                else:
+                    self._bases[name] = basis
+        failed = {name: count > 0 for name, count in zip(names, self._world.sum([*failed_here.values()]), strict=True)}
+        for name in names:
+            if failed[name]:
+                self._failed("the factors of %s could not be decomposed in update %d; it keeps what it had", name)
+            elif self._assignment.works_for(rank, name):
+                if owners[name] != rank:
+                    self._bases[name] = self._empty_basis(name)
+                for part in self._bases[name]:
+                    grid.row.send(part, owners[name])
+        known = self._decomposed
+        self._decomposed = [name for name in names if not failed[name] or name in known]
+        if not known:
+            self._tell_scale()
+
+    def _tell_scale(self) -> None:
+        """Say once a session what damping is to be compared with."""
+        largest = sorted(float(basis.input_values[-1] * basis.output_values[-1]) for basis in self._bases.values())
+        if largest:
+            logger.info(
+                "K-FAC: largest curvature of a layer %.1e to %.1e, median %.1e; damping is %.1e",
+                largest[0], largest[-1], largest[len(largest) // 2], self._method.damping.at(self._step),
+            )  # fmt: skip
+
+    def _failed(self, what: str, name: str) -> None:
+        """Count a failure, the same on every rank, and tell the first of its kind."""
+        self._failures[what] += 1
+        if self._failures[what] == 1:
+            logger.warning(f"K-FAC: {what}; told once, counted as kfac_failures in the metrics", name, self._step)
 
     @torch.no_grad()
     def _replace_gradients(self, learning_rate: float) -> None:
@@ -138,7 +164,7 @@ class Kfac:
             if layer.weight.grad is None:
                 continue
             gradient = gradient_matrix(layer)
-            if self._works_for(name):
+            if self._assignment.works_for(self._world.rank, name):
                 basis = self._bases[name]
                 solved[name] = basis.solve(gradient, damping, factored=self._method.factored_damping).contiguous()
             else:
@@ -153,14 +179,10 @@ class Kfac:
         for name, gradient in solved.items():
             put_gradient(self._layers[name], gradient * scale.to(gradient.dtype))
 
-    def _works_for(self, name: str) -> bool:
-        return self._owners[name] // self._workers == self._world.rank // self._workers
-
     def _send_in_column(self, name: str, tensor: Tensor) -> None:
         """Send what a layer's worker holds to the one rank of every other row that stands in this rank's column."""
         assert self._grid is not None
-        row, column = self._owners[name] // self._workers, self._world.rank % self._workers
-        self._grid.column.send(tensor, row * self._workers + column)
+        self._grid.column.send(tensor, self._assignment.source_for(self._world.rank, name))
 
     def _empty_basis(self, name: str) -> Eigenbasis:
         weight, dtype = self._layers[name].weight, statistics_dtype(self._layers[name])
@@ -171,7 +193,8 @@ class Kfac:
         """Return factors and the eigenbases in use, whole on rank 0."""
         bases = {}
         for name in self._decomposed:
-            basis = self._bases[name] if self._works_for(name) else self._empty_basis(name)
+            works = self._assignment.works_for(self._world.rank, name)
+            basis = self._bases[name] if works else self._empty_basis(name)
             for part in basis:
                 self._send_in_column(name, part)
             if self._world.is_first:
@@ -186,4 +209,5 @@ class Kfac:
         """
         self._factors, bases = checked_state(state, self._layers, where)
         self._decomposed = list(bases)
-        self._bases = {name: basis for name, basis in bases.items() if self._works_for(name)}
+        rank = self._world.rank
+        self._bases = {name: basis for name, basis in bases.items() if self._assignment.works_for(rank, name)}

@@ -57,7 +57,7 @@ def _read(
     where: str,
 ) -> dict[str, Parts]:
     if not isinstance(saved, Mapping):
-        raise InputError(f"{where}: its state of K-FAC is incomplete. {_ADVICE}")
+        raise InputError(f"{where}: its state of K-FAC is incomplete, or of another --kfac_backend. {_ADVICE}")
     strangers = sorted(str(name) for name in saved if name not in layers)
     if strangers:
         raise InputError(

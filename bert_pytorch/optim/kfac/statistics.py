@@ -6,7 +6,7 @@ whole and pruned last layers say the same.
 """
 # R rows of a call, I inputs of a layer with the bias's constant, O its outputs
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from bert_pytorch.optim.kfac.factors import Factors, triangle
+from bert_pytorch.optim.kfac.factors import Factors, add_products, triangle
 from bert_pytorch.optim.kfac.layers import sizes, statistics_dtype
 
 
@@ -24,9 +24,9 @@ class LayerSums:
     """Of one layer over the passes of an update, in float32 or wider."""
 
     inputs: Tensor
-    """Σ ã ãᵀ over sampled rows, (I, I)."""
+    """Σ ã ãᵀ over sampled rows, (I, I), on and above the diagonal."""
     outputs: Tensor
-    """Σ g gᵀ over sampled rows, (O, O), with gradients as the backward pass had them."""
+    """Σ g gᵀ over sampled rows, (O, O), likewise, with gradients as the backward pass had them."""
     counts: Tensor
     """float64 (2,): rows that count, and those of them that were sampled."""
 
@@ -59,27 +59,30 @@ class LayerSums:
         if bias:
             inputs = nn.functional.pad(inputs, (0, 1), value=1.0)
         inputs = inputs.masked_fill(~counts[:, None], 0)  # not a product: an empty slot may hold anything
-        self.inputs.addmm_(inputs.T, inputs)
-        self.outputs.addmm_(gradients.T, gradients)
+        add_products(self.inputs, inputs)
+        add_products(self.outputs, gradients)
 
-    def factors(self, add: Callable[[Tensor], None], loss_terms: float, gradient_scale: float) -> Factors:
-        """Return A and G of this update over all ranks; the counts become those of all ranks as well.
+    def folded(self) -> Factors:
+        """Return both sums by `triangle`, as they are sent."""
+        return Factors(triangle(self.inputs), triangle(self.outputs))
 
-        The loss is a mean over N terms, so that a row's gradient is 1/N of what it would be alone: the mean curvature
-        is N Σ g gᵀ.  A layer with fewer rows than that (the pooler: one a sequence) belongs to a loss over these rows.
 
-        Args:
-            add: adds a tensor's values over all ranks, in place.
-            loss_terms: N.
-            gradient_scale: what gradients were multiplied by.
-        """
-        folded = Factors(triangle(self.inputs), triangle(self.outputs))
-        for part in (*folded, self.counts):
-            add(part)
-        rows, sampled = self.counts.unbind()
-        scale = rows.clamp(max=loss_terms) * (rows / sampled) / gradient_scale**2
-        dtype = self.inputs.dtype
-        return Factors(folded.inputs / sampled.to(dtype), folded.outputs * scale.to(dtype))
+def factors_of(sums: Factors, counts: Tensor, loss_terms: float, gradient_scale: float) -> Factors:
+    """Return A and G of an update from the sums over all ranks.
+
+    The loss is a mean over N terms, so that a row's gradient is 1/N of what it would be alone: the mean curvature
+    is N Σ g gᵀ.  A layer with fewer rows than that (the pooler: one a sequence) belongs to a loss over these rows.
+
+    Args:
+        sums: `LayerSums.folded`, added up.
+        counts: float64 (2,), `LayerSums.counts`, added up.
+        loss_terms: N.
+        gradient_scale: what gradients were multiplied by.
+    """
+    rows, sampled = counts.unbind()
+    scale = rows.clamp(max=loss_terms) * (rows / sampled) / gradient_scale**2
+    dtype = sums.inputs.dtype
+    return Factors(sums.inputs / sampled.to(dtype), sums.outputs * scale.to(dtype))
 
 
 class Watch:

@@ -15,13 +15,13 @@ from bert_pytorch.tracking.records import EndRow, EvalRow, ExcludeRow, StartRow,
 
 CSV_HEADER = (
     "step,epoch,loss,mlm_loss,nsp_loss,soft_target_loss,cosine_loss,learning_rate,grad_norm,sequences_per_second,"
-    "tokens_per_second,step_seconds,data_wait_seconds,mfu,peak_memory_gib,samples,sequences"
+    "tokens_per_second,step_seconds,data_wait_seconds,mfu,peak_memory_gib,samples,sequences,kfac_failures"
 )
 
 
 def train_row(step, **values):
     row = TrainRow(
-        step, 0, 6.91, 6.31, 0.6, None, None, 4.2e-3, 1.5, 96.0, 12340.0, 0.5, 0.01, None, 1.25, 96 * step, 96
+        step, 0, 6.91, 6.31, 0.6, None, None, 4.2e-3, 1.5, 96.0, 12340.0, 0.5, 0.01, None, 1.25, 96 * step, 96, 3
     )
     return row._replace(**values)
 
@@ -50,7 +50,7 @@ def test_rows_have_exactly_the_contracted_keys(tmp_path):
             "event": "train", "step": 1, "epoch": 0, "loss": 6.91, "mlm_loss": 6.31, "nsp_loss": 0.6,
             "soft_target_loss": None, "cosine_loss": None, "learning_rate": 4.2e-3, "grad_norm": 1.5,
             "sequences_per_second": 96.0, "tokens_per_second": 12340.0, "step_seconds": 0.5, "data_wait_seconds": 0.01,
-            "mfu": None, "peak_memory_gib": 1.25, "samples": 96, "sequences": 96,
+            "mfu": None, "peak_memory_gib": 1.25, "samples": 96, "sequences": 96, "kfac_failures": 3,
         },
         {"event": "exclude", "step": 2, "shard": "0:train_3.hdf5", "sequences": 70, "reason": "row 5: bad"},
         {"event": "eval", "step": 1, "mlm_loss": 5.5, "mlm_accuracy": 0.25, "nsp_accuracy": None, "masked_tokens": 400},
@@ -85,8 +85,8 @@ def test_csv_has_a_header_once_and_a_line_for_each_train_row(tmp_path):
         file.close()
     assert (tmp_path / "c").read_text().splitlines() == [
         CSV_HEADER,
-        "1,0,6.91,6.31,0.6,,,0.0042,1.5,96.0,12340.0,0.5,0.01,,1.25,96,96",
-        "2,0,6.91,6.31,0.6,,,0.0042,1.5,96.0,12340.0,0.5,0.01,,1.25,192,96",
+        "1,0,6.91,6.31,0.6,,,0.0042,1.5,96.0,12340.0,0.5,0.01,,1.25,96,96,3",
+        "2,0,6.91,6.31,0.6,,,0.0042,1.5,96.0,12340.0,0.5,0.01,,1.25,192,96,3",
     ]
 
 
@@ -129,15 +129,15 @@ def test_a_session_without_a_checkpoint_leaves_no_row(tmp_path):
 
 
 def test_columns_of_an_earlier_version_are_taken_over(tmp_path):
-    old = CSV_HEADER.removesuffix(",samples,sequences").replace(",soft_target_loss,cosine_loss", "")
+    old = CSV_HEADER.removesuffix(",samples,sequences,kfac_failures").replace(",soft_target_loss,cosine_loss", "")
     (tmp_path / "c").write_text(f"{old}\n1,0,6.9,6.3,0.6,0.004,1.5,96.0,12340.0,0.5,0.01,,1.25\n2,0,6.8,6.3,0.5,0.004,")
     file = Csv(tmp_path / "c", 1)
     file.train(train_row(2))
     file.close()
     assert (tmp_path / "c").read_text().splitlines() == [
         CSV_HEADER,
-        "1,0,6.9,6.3,0.6,,,0.004,1.5,96.0,12340.0,0.5,0.01,,1.25,,",
-        "2,0,6.91,6.31,0.6,,,0.0042,1.5,96.0,12340.0,0.5,0.01,,1.25,192,96",
+        "1,0,6.9,6.3,0.6,,,0.004,1.5,96.0,12340.0,0.5,0.01,,1.25,,,",
+        "2,0,6.91,6.31,0.6,,,0.0042,1.5,96.0,12340.0,0.5,0.01,,1.25,192,96,3",
     ]
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bert_pytorch.optim.kfac.assignment import assign_by_cost
-from bert_pytorch.optim.kfac.factors import from_triangle, triangle
+from bert_pytorch.optim.kfac.factors import add_products, from_triangle, triangle
 from bert_pytorch.optim.kfac.stepwise import parse_stepwise
 
 
@@ -17,6 +17,15 @@ def test_a_triangle_holds_a_symmetric_matrix_in_half_its_place(size: int) -> Non
     folded = triangle(matrix)
     assert folded.shape == ((size + 1) // 2, size + 1)
     assert torch.equal(from_triangle(folded), matrix)
+
+
+@pytest.mark.parametrize("width", [1, 3, 4, 512])
+def test_products_by_blocks_are_whole_ones_where_a_triangle_looks(width: int) -> None:
+    rows = torch.randn(5, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    sums = torch.eye(7, dtype=torch.float64)
+    add_products(sums, rows, width)
+    whole = torch.eye(7, dtype=torch.float64) + sum(torch.outer(row, row) for row in rows)
+    assert torch.allclose(from_triangle(triangle(sums)), whole, rtol=1e-12, atol=0)
 
 
 def test_values_change_at_the_updates_that_are_named() -> None:

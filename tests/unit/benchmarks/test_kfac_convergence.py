@@ -1,0 +1,34 @@
+"""The benchmark's quadratic: what K-FAC is for must show there; and how the benchmark judges a run."""
+
+import pytest
+
+from benchmarks.kfac_convergence import SETTINGS, Point, Quadratic, Setting, last_loss, reached, train
+from benchmarks.optimizers import share
+
+
+@pytest.mark.parametrize(("optimizer", "rate"), [("adamw", 4e-3), ("lamb", 3e-3)])
+def test_on_a_badly_conditioned_quadratic_kfac_comes_far_closer_in_as_many_updates(optimizer: str, rate: float) -> None:
+    kfac_rate = {"adamw": 8e-3, "lamb": 4e-3}[optimizer]
+    plain = train(Quadratic(), optimizer, Setting(rate), 280)
+    kfac = train(Quadratic(), f"kfac_{optimizer}", Setting(kfac_rate, 1e-4), 280)
+    assert plain[0].loss == kfac[0].loss
+    assert last_loss(kfac) < 0.5 * last_loss(plain) < 0.01 * plain[0].loss
+
+
+def test_every_optimizer_of_a_problem_is_tuned_over_as_many_settings() -> None:
+    for optimizers in SETTINGS.values():
+        assert len({len(settings) for settings in optimizers.values()}) == 1
+        assert all(len(set(settings)) == len(settings) for settings in optimizers.values())
+
+
+def test_a_run_is_judged_by_its_last_three_evaluations_and_one_that_diverged_by_none() -> None:
+    points = [Point(5 * i, loss, 1.0 * i, 0.5 * i) for i, loss in enumerate((8.0, 4.0, 2.0, 1.0, 3.0))]
+    assert last_loss(points) == 2.0
+    assert reached(points, 2.5) == points[2]
+    assert reached(points, 0.5) is None
+    assert last_loss([*points, Point(25, float("nan"), 5.0, 2.5)]) == float("inf")
+
+
+def test_shares_count_passes_by_micro_batch_and_the_rest_once() -> None:
+    parts = {"passes": 2.0, "optimizer": 1.0, "solving": 0.5, "watching": 3.0, "averaging": 1.0, "decomposing": 50.0}
+    assert share(parts, 4.0, 10, 100) == pytest.approx((0.5 + (4 * 3 + 1) / 10 + 50 / 100) / (4 * 2 + 1))
