@@ -29,6 +29,8 @@ class OptimizerConfig(Settings):
     """Added to the root of the second moment (google-research/bert)."""
     max_grad_norm: float = Field(1.0, ge=0)
     """Gradients of one update are scaled down to this L2 norm over all parameters; 0 for no clipping."""
+    shard_optimizer: bool = False
+    """Each rank keeps moments of its own part of the parameters (ZeRO stage 1): 8 bytes a parameter over the ranks."""
 
     renamed_flags: ClassVar[dict[str, str]] = {
         "lr": "--learning_rate",
@@ -36,6 +38,7 @@ class OptimizerConfig(Settings):
         "clip_grad": "--max_grad_norm",
         "adam_eps": "--adam_epsilon",
         "adam_betas": "--adam_beta1 and --adam_beta2",
+        "use_zero_optimizer": "--shard_optimizer",
     }
 
 

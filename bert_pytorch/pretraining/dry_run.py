@@ -2,15 +2,19 @@
 
 from collections.abc import Iterator
 
+import torch
+
 from bert_pytorch.config.command_line import Resolved
 from bert_pytorch.data.batching import deal_by_count, describe_update, rows_of_micro_batch, total_amount
 from bert_pytorch.data.corpora import Corpora
 from bert_pytorch.data.opening import open_corpora, text_among
 from bert_pytorch.downloads.named_models import local_source
 from bert_pytorch.interop.sources import load_source
+from bert_pytorch.models.build import build_model
 from bert_pytorch.models.config import ModelConfig, load_model_config
 from bert_pytorch.models.size import memory_estimate, num_parameters
 from bert_pytorch.optim.schedules import warmup_updates
+from bert_pytorch.optim.sharded import largest_state
 from bert_pytorch.pretraining.config import PretrainingConfig
 from bert_pytorch.pretraining.parts import check_fit, for_pairs
 
@@ -71,10 +75,14 @@ def _derived(config: PretrainingConfig, world_size: int) -> Iterator[tuple[str, 
     if config.teacher is not None:
         parameters = num_parameters(load_source(local_source(config.teacher)).config)
         yield "teacher", f"{parameters:,} parameters, {4 * parameters / 2**30:.2f} GiB more a rank"
+    sharded = _largest_state(model_config, world_size) if config.shard_optimizer else None
+    if sharded is not None:
+        whole = memory_estimate(model_config, tokens=0, masked_tokens=0).optimizer_state / 2**30
+        yield "optimizer state", f"{sharded / 2**30:.2f} GiB on the rank that keeps most, of {whole:.2f} GiB in all"
     for length in lengths:
         yield (
             f"memory, length {length}",
-            _memory(config, model_config, _most_tokens(config, world_size, length), length),
+            _memory(config, model_config, sharded, _most_tokens(config, world_size, length), length),
         )
 
 
@@ -104,7 +112,12 @@ def _most_tokens(config: PretrainingConfig, world_size: int, length: int) -> int
     return max(map(len, deal_by_count(config.global_batch_size, config.local_batch_size, 0, world_size))) * length
 
 
-def _memory(config: PretrainingConfig, model_config: ModelConfig, tokens: int, length: int) -> str:
+def _largest_state(model_config: ModelConfig, world_size: int) -> int:
+    with torch.device("meta"):
+        return largest_state(list(build_model(model_config).parameters()), world_size)
+
+
+def _memory(config: PretrainingConfig, model_config: ModelConfig, sharded: int | None, tokens: int, length: int) -> str:
     sequences = -(-tokens // length)
     masked = min(config.max_predictions_per_seq, round(length * config.masked_token_fraction))
     if config.packing == "rows":  # of a row instead of a sequence; `fixed_rows.most_masked` is exact
@@ -117,6 +130,8 @@ def _memory(config: PretrainingConfig, model_config: ModelConfig, tokens: int, l
         masked_tokens=sequences * masked,
         checkpoint_activations=config.checkpoint_activations,
     )
+    if sharded is not None:
+        estimate = estimate._replace(optimizer_state=sharded)
     parts = ", ".join(f"{name.replace('_', ' ')} {size / 2**30:.2f}" for name, size in estimate._asdict().items())
     return f"{estimate.total / 2**30:.2f} GiB a rank in fp32, estimated: {parts}"
 

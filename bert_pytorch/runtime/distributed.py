@@ -41,6 +41,11 @@ class World:
         """Whether this rank writes the files and talks to the person."""
         return self.rank == 0
 
+    @property
+    def host_group(self) -> dist.ProcessGroup | None:
+        """All ranks, over gloo: for what lies on the host."""
+        return self._control
+
     def connect(self, device: torch.device) -> None:
         """Join the other ranks: NCCL for CUDA tensors, gloo for host numbers and for CPU tensors.
 

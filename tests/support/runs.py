@@ -18,6 +18,7 @@ import torch
 from bert_pytorch import convert
 from bert_pytorch.errors import front_door
 from bert_pytorch.pretraining.main import main
+from tests.support.slurm import free_ports
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -100,6 +101,25 @@ def started(command: Sequence[str], log: Path, **extra: str) -> Iterator[subproc
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+@contextlib.contextmanager
+def started_ranks(commands: Sequence[Sequence[str]], log: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Start one program a rank, as torchrun's workers are; all are ended on leaving."""
+    (port,) = free_ports(1)
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(len(commands))}
+    with contextlib.ExitStack() as ranks:
+        yield [
+            ranks.enter_context(started(command, log, RANK=str(rank), LOCAL_RANK=str(rank), **meeting))
+            for rank, command in enumerate(commands)
+        ]
+
+
+def run_ranks(commands: Sequence[Sequence[str]], log: Path, seconds: float = 120) -> None:
+    """Run one program a rank until all have ended well."""
+    with started_ranks(commands, log) as processes:
+        for process in processes:
+            assert process.wait(seconds) == 0, log.read_text()
 
 
 def run_program(command: Sequence[str], timeout: float = 300, **extra: str) -> Outcome:
