@@ -34,7 +34,7 @@ def test_eight_ranks_keep_an_eighth_of_bert_large_and_64_are_bounded_by_its_word
         parameters = list(build_model(config).parameters())
     whole = largest_state(parameters, 1)
     assert whole == 2 * 4 * sum(parameter.numel() for parameter in parameters)
-    assert largest_state(parameters, 8) < 1.001 * whole / 8
+    assert largest_state(parameters, 8) < 1.01 * whole / 8
     assert largest_state(parameters, 64) == 2 * 4 * 30528 * 1024
 
 
