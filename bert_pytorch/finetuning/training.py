@@ -20,6 +20,7 @@ from bert_pytorch.models.flops import BatchWork, training_flops
 from bert_pytorch.models.tasks import TaskModel
 from bert_pytorch.optim.config import build_optimizer
 from bert_pytorch.optim.schedules import learning_rate_factor
+from bert_pytorch.optim.sharded import Sharding
 from bert_pytorch.optim.state import load_optimizer_state
 from bert_pytorch.runtime.device import peak_memory_gib, storable
 from bert_pytorch.runtime.peak import known_peak_flops, peak_of_all
@@ -42,6 +43,7 @@ class Learner(NamedTuple):
 
     model: TaskModel
     optimizer: torch.optim.Optimizer
+    sharding: Sharding
     scaler: torch.amp.GradScaler
     best: Best | None
     """None where evaluations decide nothing."""
@@ -79,12 +81,13 @@ def _learner(session: Session, model: TaskModel) -> Learner:
     optimizer = build_optimizer(
         config, model.named_parameters(), layer_decay=config.layer_decay, layers=model.config.num_hidden_layers
     )
+    sharding = Sharding(optimizer, session.world, shards=config.shard_optimizer)
     scaler = session.precision.gradient_scaler()
     judged = config.do_eval and (config.keep_best or config.early_stopping_patience is not None)
     best = Best(session.task.best_metric, config.early_stopping_patience) if judged else None
     progress = Progress(0, 0)
     if checkpoint is not None:
-        load_optimizer_state(optimizer, checkpoint.optimizer, session.beginning.source)
+        load_optimizer_state(optimizer, sharding.own_part(checkpoint.optimizer), session.beginning.source)
         if checkpoint.scaler:
             scaler.load_state_dict(checkpoint.scaler)
         if best is not None and (saved := checkpoint.choices.get("best")):
@@ -92,7 +95,7 @@ def _learner(session: Session, model: TaskModel) -> Learner:
         progress = Progress(checkpoint.step, checkpoint.data_position.samples)
         now = {**config.model_dump(mode="json"), "sequences": len(session.parts[TRAIN].examples)}
         report_changes({**checkpoint.run_config, **checkpoint.choices}, now)
-    return Learner(model, optimizer, scaler, best, progress)
+    return Learner(model, optimizer, sharding, scaler, best, progress)
 
 
 def _train(session: Session, learner: Learner, last_step: int) -> EndReason:
@@ -186,6 +189,7 @@ def _optimizer_step(session: Session, learner: Learner) -> OptimizerStep:
         flops_of=flops_of,
         seed=session.config.seed,
         stop_requested=session.stop_requested,
+        sharding=learner.sharding,
     )
 
 
@@ -196,6 +200,7 @@ def _checkpoint_writer(
     sequences = len(session.parts[TRAIN].examples)
 
     def save(progress: Progress) -> None:
+        optimizer = learner.sharding.state_dict()  # ranks may hold parts of it
         if not session.world.is_first:
             return
         checkpoint = Checkpoint(
@@ -207,7 +212,7 @@ def _checkpoint_writer(
             phase_start=0,
             phase_end=progress.step == last_step,
             data_position=DataPosition(config.seed, progress.samples // sequences, progress.samples),
-            optimizer=learner.optimizer.state_dict(),
+            optimizer=optimizer,
             scaler=learner.scaler.state_dict() if learner.scaler.is_enabled() else None,
             choices={
                 "labels": list(session.task.label_names),

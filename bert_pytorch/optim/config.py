@@ -30,15 +30,17 @@ class OptimizerConfig(Settings):
     """Added to the root of the second moment (google-research/bert)."""
     max_grad_norm: float = Field(1.0, ge=0)
     """Gradients of one update are scaled down to this L2 norm over all parameters; 0 for no clipping."""
+    shard_optimizer: bool = False
+    """Each rank keeps moments of its own part of the parameters (ZeRO stage 1): 8 bytes a parameter over the ranks."""
 
     renamed_flags: ClassVar[dict[str, str]] = {
         "lr": "--learning_rate",
         "use_fused_lamb": "--optimizer lamb, which on Gaudi is Habana's FusedLamb where there is one",
-        "use_zero_optimizer": "nothing: each rank has the whole state of the optimizer",
         "clip_norm": "--max_grad_norm",
         "clip_grad": "--max_grad_norm",
         "adam_eps": "--adam_epsilon",
         "adam_betas": "--adam_beta1 and --adam_beta2",
+        "use_zero_optimizer": "--shard_optimizer",
     }
 
 

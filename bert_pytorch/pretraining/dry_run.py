@@ -17,6 +17,7 @@ from bert_pytorch.models.config import ModelConfig, load_model_config
 from bert_pytorch.models.size import memory_estimate, num_parameters
 from bert_pytorch.optim.kfac.config import estimate_memory
 from bert_pytorch.optim.schedules import warmup_updates
+from bert_pytorch.optim.sharded import largest_state
 from bert_pytorch.pretraining.config import PretrainingConfig
 from bert_pytorch.pretraining.parts import check_fit, for_pairs
 
@@ -81,10 +82,14 @@ def _derived(config: PretrainingConfig, world_size: int) -> Iterator[tuple[str, 
         yield "teacher", f"{parameters:,} parameters, {4 * parameters / 2**30:.2f} GiB more a rank"
     if config.kfac:
         yield "K-FAC", _kfac_memory(config, model_config, world_size)
+    sharded = _largest_state(model_config, world_size) if config.shard_optimizer else None
+    if sharded is not None:
+        whole = memory_estimate(model_config, tokens=0, masked_tokens=0).optimizer_state / 2**30
+        yield "optimizer state", f"{sharded / 2**30:.2f} GiB on the rank that keeps most, of {whole:.2f} GiB in all"
     for length in lengths:
         yield (
             f"memory, length {length}",
-            _memory(config, model_config, _most_tokens(config, ranks, length), length),
+            _memory(config, model_config, sharded, _most_tokens(config, ranks, length), length),
         )
 
 
@@ -132,7 +137,12 @@ def _most_tokens(config: PretrainingConfig, ranks: int, length: int) -> int:
     return _largest_share(config, sizes) * length
 
 
-def _memory(config: PretrainingConfig, model_config: ModelConfig, tokens: int, length: int) -> str:
+def _largest_state(model_config: ModelConfig, world_size: int) -> int:
+    with torch.device("meta"):
+        return largest_state(list(build_model(model_config).parameters()), world_size)
+
+
+def _memory(config: PretrainingConfig, model_config: ModelConfig, sharded: int | None, tokens: int, length: int) -> str:
     sequences = -(-tokens // length)
     masked = min(config.max_predictions_per_seq, round(length * config.masked_token_fraction))
     if config.packing == "rows":  # of a row instead of a sequence; `fixed_rows.most_masked` is exact
@@ -145,6 +155,8 @@ def _memory(config: PretrainingConfig, model_config: ModelConfig, tokens: int, l
         masked_tokens=sequences * masked,
         checkpoint_activations=config.checkpoint_activations,
     )
+    if sharded is not None:
+        estimate = estimate._replace(optimizer_state=sharded)
     parts = ", ".join(f"{name.replace('_', ' ')} {size / 2**30:.2f}" for name, size in estimate._asdict().items())
     return f"{estimate.total / 2**30:.2f} GiB a rank in fp32, estimated: {parts}"
 

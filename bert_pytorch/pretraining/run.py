@@ -291,6 +291,7 @@ def _optimizer_step(session: Session, learner: Learner, rows: RowShape | None) -
         seed=session.config.seed,
         stop_requested=lambda: session.stop.reason() is not None,
         preconditioner=learner.preconditioner,
+        sharding=learner.sharding,
     )
 
 

@@ -29,6 +29,7 @@ def checkpoint_writer(
     def save(progress: Progress) -> None:
         # Ranks hold different parts of it: all of them bring theirs together.
         preconditioner = None if learner.preconditioner is None else learner.preconditioner.state_dict()
+        optimizer = learner.sharding.state_dict()
         if not session.world.is_first:
             return
         epoch = progress.samples // session.corpus.training.num_sequences
@@ -41,7 +42,7 @@ def checkpoint_writer(
             phase_start=config.previous_phase_end_step,
             phase_end=progress.step == config.previous_phase_end_step + config.max_steps,
             data_position=DataPosition(config.seed, epoch, progress.samples),
-            optimizer=learner.optimizer.state_dict(),
+            optimizer=optimizer,
             scaler=learner.scaler.state_dict() if learner.scaler.is_enabled() else None,
             preconditioner=preconditioner,
             choices={

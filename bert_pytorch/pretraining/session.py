@@ -18,6 +18,7 @@ from bert_pytorch.models.size import num_parameters
 from bert_pytorch.optim.config import build_optimizer
 from bert_pytorch.optim.kfac.config import build_preconditioner
 from bert_pytorch.optim.preconditioner import Preconditioner
+from bert_pytorch.optim.sharded import Sharding
 from bert_pytorch.optim.state import load_optimizer_state
 from bert_pytorch.pretraining.config import PretrainingConfig
 from bert_pytorch.pretraining.parts import Corpus, check_fit, for_pairs, for_vocabulary, open_corpus, pick_model_config
@@ -38,6 +39,7 @@ class Learner(NamedTuple):
 
     model: PretrainingModel
     optimizer: torch.optim.Optimizer
+    sharding: Sharding
     scaler: torch.amp.GradScaler
     preconditioner: Preconditioner | None
     teacher: Teacher | None
@@ -117,10 +119,11 @@ def build_learner(
         compile_modules(blocks_between_attentions(model), session.device)
     logger.info("model: %s parameters", f"{num_parameters(session.model_config):,}")
     optimizer = build_optimizer(config, model.named_parameters())
+    sharding = Sharding(optimizer, session.world, shards=config.shard_optimizer)
     scaler = session.precision.gradient_scaler()
     preconditioner = build_preconditioner(config, model, session.world)
     if checkpoint is not None:
-        load_optimizer_state(optimizer, checkpoint.optimizer, str(start.checkpoint))
+        load_optimizer_state(optimizer, sharding.own_part(checkpoint.optimizer), str(start.checkpoint))
         if preconditioner is not None and checkpoint.preconditioner is not None:
             preconditioner.load_state_dict(checkpoint.preconditioner, str(start.checkpoint))
         if checkpoint.scaler:
@@ -139,4 +142,4 @@ def build_learner(
             device=session.device,
             precision=session.precision,
         )
-    return Learner(model, optimizer, scaler, preconditioner, frozen)
+    return Learner(model, optimizer, sharding, scaler, preconditioner, frozen)

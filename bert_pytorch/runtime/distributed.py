@@ -46,6 +46,11 @@ class World:
         """Whether this rank writes the files and talks to the person."""
         return self.rank == 0
 
+    @property
+    def host_group(self) -> dist.ProcessGroup | None:
+        """All ranks, over gloo: for what lies on the host."""
+        return self._control
+
     def connect(self, device: torch.device, timeout: datetime.timedelta = COLLECTIVE_TIMEOUT) -> None:
         """Join the other ranks: NCCL for CUDA tensors, HCCL for Gaudi's, gloo for host numbers and for CPU tensors.
 

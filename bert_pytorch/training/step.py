@@ -10,6 +10,7 @@ from torch import nn
 from bert_pytorch.optim.groups import LEARNING_RATE_SCALE
 from bert_pytorch.optim.norms import clipping_on, global_norm
 from bert_pytorch.optim.preconditioner import Preconditioner
+from bert_pytorch.optim.sharded import Sharding
 from bert_pytorch.runtime.device import end_graph, seed_dropout, widest_float
 from bert_pytorch.runtime.distributed import World, sync_gradients
 from bert_pytorch.runtime.precision import Precision
@@ -63,6 +64,7 @@ class OptimizerStep:
         seed: int,
         stop_requested: Callable[[], bool],
         preconditioner: Preconditioner | None = None,
+        sharding: Sharding | None = None,
     ) -> None:
         self._model = model
         self._optimizer = optimizer
@@ -78,6 +80,7 @@ class OptimizerStep:
         self._seed = seed
         self._stop_requested = stop_requested
         self._preconditioner = preconditioner
+        self._sharding = sharding or Sharding(optimizer, world, shards=False)
 
     def __call__(self, update: Update, *, step: int, learning_rate: float) -> StepOutcome:
         """Take update number `step` (1-based, phases added up) with `learning_rate`."""
@@ -122,7 +125,8 @@ class OptimizerStep:
                 self._clip(gradients, norm_to_clip)
             for group in self._optimizer.param_groups:  # 9 a function of the step, never read back from here
                 group["lr"] = learning_rate * group.get(LEARNING_RATE_SCALE, 1.0)
-            self._scaler.step(self._optimizer)  # 10
+            with self._sharding.each_its_own():  # 10 where state is sharded, the ranks share the work of it
+                self._scaler.step(self._optimizer)
             end_graph(self._device)
         self._scaler.update()  # 11 halves the loss scale after a skip
         self._optimizer.zero_grad(set_to_none=True)

@@ -51,12 +51,20 @@ def test_a_broken_job_is_found(change: Callable[[Job], object]) -> None:
     assert list(schema_problems(document, "azure_command_job"))
 
 
-def test_its_command_runs_both_phases_on_inputs_and_output_that_it_declares() -> None:
+@pytest.mark.parametrize("sharded", [False, True])
+def test_its_command_runs_both_phases_on_inputs_and_output_that_it_declares(sharded: bool) -> None:
     document = job()
+    if sharded:  # as its first lines tell, for ZeRO
+        told = re.search(r"^# .* --set inputs\.(\S+)=(\S+)$", FILE.read_text(encoding="utf-8"), re.MULTILINE)
+        assert told
+        assert told[1] in document["inputs"]
+        document["inputs"][told[1]] = told[2]
+        assert list(schema_problems(document, "azure_command_job")) == []
     *_, command = document["command"].split("&&")
 
     def mounted(found: re.Match[str]) -> str:
-        return f"/{document[found[1]][found[2]]['mode']}/{found[2]}"
+        value = document[found[1]][found[2]]
+        return value if isinstance(value, str) else f"/{value['mode']}/{found[2]}"
 
     words = shlex.split(re.sub(r"\$\{\{(\w+)\.(\w+)\}\}", mounted, command))
     assert words[:3] == ["python", "-m", "bert_pytorch.launch"]
@@ -68,6 +76,7 @@ def test_its_command_runs_both_phases_on_inputs_and_output_that_it_declares() ->
         assert config.input_dir == (f"/ro_mount/shards_{length}",)
         assert str(config.output_dir) == "/rw_mount/run"
         assert config.global_batch_size == batch
+        assert config.shard_optimizer == sharded
 
 
 def test_each_machine_runs_one_launcher_that_finds_the_others_by_azures_variables() -> None:
