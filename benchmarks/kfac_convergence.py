@@ -55,9 +55,9 @@ SETTINGS: dict[str, dict[str, list[Setting]]] = {
         "sgd": _grid((0.3, 0.6, 1.0, 1.5, 1.8, 2.0)),
         "lamb": _grid((1e-3, 3e-3, 1e-2, 2e-2, 4e-2, 1e-1)),
         "adamw": _grid((1e-3, 2e-3, 4e-3, 1e-2, 2e-2, 5e-2)),
-        "kfac_sgd": _grid((3e-3, 1e-2, 3e-2), (1e-4, 1e-6)),
+        "kfac_sgd": _grid((1e-2, 3e-2, 1e-1), (1e-4, 1e-6)),
         "kfac_lamb": _grid((1e-3, 4e-3, 2e-2), (1e-4, 1e-6)),
-        "kfac_adamw": _grid((2e-3, 8e-3, 2e-2), (1e-4, 1e-6)),
+        "kfac_adamw": _grid((5e-4, 2e-3, 8e-3), (1e-4, 1e-6)),
     },
     "text": {
         "adamw": _grid((2.5e-4, 5e-4, 1e-3, 2e-3)),
