@@ -51,7 +51,8 @@ def main() -> None:
     torch.set_num_threads(1)
     world = discover_world(RendezvousConfig())
     world.connect(torch.device("cpu"))
-    shape = load_model_config(options.model).model_copy(update={"num_hidden_layers": options.layers})
+    changes = {"num_hidden_layers": options.layers, "hidden_dropout_prob": 0.0}
+    shape = load_model_config(options.model).model_copy(update=changes)
     model = build_model(shape).train()
     sides: dict[str, World | OneByOne] = {"one by one": OneByOne(world), "travelling": world}
     flags = KfacConfig(kfac=True, kfac_inv_interval=10**6, kfac_factor_interval=1)
