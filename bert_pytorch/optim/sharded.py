@@ -7,7 +7,7 @@ has updated to the others.  Files hold all moments, whoever kept them.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -72,7 +72,7 @@ class Sharding:
         return {**state, "state": {at: moments for at, moments in state["state"].items() if at in self._own}}
 
 
-def owners_of(sizes: list[int], ranks: int) -> list[int]:
+def owners_of(sizes: Sequence[int], ranks: int) -> list[int]:
     """Return the rank of each parameter, so that all keep about as much; the same on every rank.
 
     No rank keeps more than its equal part and the largest parameter together.
@@ -85,7 +85,7 @@ def owners_of(sizes: list[int], ranks: int) -> list[int]:
     return [owners[f"{at:08}"] for at in range(len(sizes))]
 
 
-def largest_state(parameters: list[torch.Tensor], ranks: int) -> int:
+def largest_state(parameters: Sequence[torch.Tensor], ranks: int) -> int:
     """Return the bytes of moments on the rank that keeps most; parameters may be on the meta device."""
     kept = [0] * ranks
     for parameter, owner in zip(parameters, owners_of([each.numel() for each in parameters], ranks), strict=True):

@@ -70,7 +70,7 @@ def test_every_path_of_lamb_updates_what_is_the_ranks_own_as_without_sharding(
     for _ in range(3):
         _give_gradients(wanted)
         wanted.step()
-    touched = set()
+    touched: set[int] = set()
     for rank in range(3):
         lamb, began = _lamb(implementation)
         sharding = Sharding(lamb, World(Ranks(rank, 3)), shards=True)
