@@ -62,7 +62,7 @@ def test_two_phases_leave_the_contracted_files_and_each_its_own_schedule(
     assert rates == pytest.approx([2e-3 * factor**0.5 for factor in (1, 3 / 4, 2 / 4, 1 / 4)], rel=1e-12)
     assert [row["step"] for row in metrics(run, "eval")] == [0, 4, 8, 8, 12]
     assert [(row["reason"], row["step"]) for row in metrics(run, "end")] == [("finished", 8), ("finished", 12)]
-    absent = {"mfu", "soft_target_loss", "cosine_loss"}  # no known peak, no teacher
+    absent = {"mfu", "soft_target_loss", "cosine_loss", "kfac_failures"}  # no known peak, no teacher, no K-FAC
     assert {key for row in rows for key, value in row.items() if value is None} == absent
     kernels = ("residual_norm", "bias_gelu", "geglu", "lamb")
     choices = checkpoint(run, 12)["choices"]
