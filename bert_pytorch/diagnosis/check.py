@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import ClassVar, Literal, TypeVar
+from typing import ClassVar, TypeVar
 
 import torch
 from pydantic import Field
@@ -16,7 +16,7 @@ from pydantic import Field
 from bert_pytorch.config.command_line import Resolved
 from bert_pytorch.diagnosis.report import Message, RankFound, Report, as_json, describe
 from bert_pytorch.errors import EXIT_DONE, BertPytorchError, ToldElsewhereError
-from bert_pytorch.runtime.device import choose_device
+from bert_pytorch.runtime.device import DeviceName, choose_device
 from bert_pytorch.runtime.distributed import World
 from bert_pytorch.runtime.front_door import run_on_ranks
 from bert_pytorch.runtime.peak import measured_flops
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 SIZES = tuple(1 << bits for bits in (3, 12, 16, 20, 24, 28))
 """Bytes: 8 for the latency, up to 256 MiB for the bandwidth."""
-PRODUCTS = {"cpu": (1024, 1024, 4096, 1), "cuda": (16384, 1024, 4096, 1)}
+PRODUCTS = {"cpu": (1024, 1024, 4096, 1), "cuda": (16384, 1024, 4096, 1), "hpu": (16384, 1024, 4096, 1)}
 """BERT-large's widest product, for as many tokens as keep a device busy."""
 MIB = 1 << 20
 _FEWEST, _MOST = 3, 1000
@@ -44,12 +44,12 @@ _SETTLING_SECONDS = 10.0
 class CheckConfig(RendezvousConfig):
     """Options of the check."""
 
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: DeviceName = "auto"
     """As of a training run."""
     cpu_affinity: Affinity = "auto"
     """As of a training run."""
     largest_mib: float | None = Field(None, gt=0)
-    """Largest message; by default 256 on GPUs, 16 on CPUs."""
+    """Largest message; by default 256 on GPUs and Gaudis, 16 on CPUs."""
     seconds_per_size: float = Field(0.5, gt=0)
     """How long messages of one size are exchanged."""
     slow_factor: float = Field(1.2, gt=1)
@@ -116,9 +116,9 @@ class _Check:
         """Time all-reduces of all sizes."""
         if self._world.size == 1:
             return ()
-        on_gpu = self._device.type == "cuda"
-        largest = (self._config.largest_mib or (256 if on_gpu else 16)) * MIB
-        dtypes = (torch.float32, torch.bfloat16) if on_gpu else (torch.float32,)
+        on_card = self._device.type != "cpu"
+        largest = (self._config.largest_mib or (256 if on_card else 16)) * MIB
+        dtypes = (torch.float32, torch.bfloat16) if on_card else (torch.float32,)
         found = []
         for dtype in dtypes:
             name = str(dtype).removeprefix("torch.")

@@ -35,7 +35,8 @@ def assert_complete(report: dict[str, Any], ranks: int) -> None:
     for message in report["messages"]:
         assert message["algorithm_bandwidth"] == pytest.approx(message["num_bytes"] / message["seconds"])
         assert message["bus_bandwidth"] == pytest.approx(message["algorithm_bandwidth"] * 2 * (ranks - 1) / ranks)
-    assert all(message["seconds"] > 0 for message in report["messages"])  # which is larger, a busy machine decides
+    bandwidths = [message["algorithm_bandwidth"] for message in report["messages"]]
+    assert bandwidths[-1] > bandwidths[0]  # of a hundred thousand times the bytes; which takes longer, load decides
 
 
 def test_the_launcher_checks_all_ranks_of_this_machine() -> None:
