@@ -57,6 +57,10 @@ def test_a_file_goes_on_with_the_same_bits_whoever_wrote_it_and_whoever_goes_on(
     assert found["told"] == wanted["told"][-len(found["told"]) :]
 
 
+def test_the_cases_are_not_the_same_one(ranks: tuple[Ended, Ended]) -> None:
+    assert len({str(ranks[0][case]["plain"]["told"]) for case in CASES}) == len(CASES)
+
+
 @pytest.mark.parametrize("lost", [0, 1])
 def test_a_rank_that_dies_while_state_is_gathered_leaves_none_waiting(lost: int, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.support.sharded_ranks", str(tmp_path), str(lost)]

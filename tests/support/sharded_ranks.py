@@ -18,6 +18,8 @@ from bert_pytorch.errors import BertPytorchError, report
 from bert_pytorch.models.losses import EachLoss
 from bert_pytorch.models.pretraining import PretrainingModel
 from bert_pytorch.optim.config import OptimizerConfig, build_optimizer
+from bert_pytorch.optim.kfac.config import KfacConfig, build_preconditioner
+from bert_pytorch.optim.preconditioner import Preconditioner
 from bert_pytorch.optim.sharded import Sharding
 from bert_pytorch.optim.state import load_optimizer_state
 from bert_pytorch.runtime.distributed import World, discover_world, lost_ranks_explained
@@ -35,6 +37,7 @@ CASES = {
     "lamb": {"optimizer": "lamb"},
     "adamw": {"optimizer": "adamw"},
     "adamw, rates by layer": {"optimizer": "adamw", "layer_decay": 0.7},
+    "lamb after K-FAC": {"optimizer": "lamb", "kfac": True},
 }
 
 
@@ -44,7 +47,13 @@ class Learnt(NamedTuple):
     model: PretrainingModel
     optimizer: torch.optim.Optimizer
     sharding: Sharding
+    kfac: Preconditioner | None
     step: OptimizerStep
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint holds; all ranks call this together."""
+        kfac = {} if self.kfac is None else self.kfac.state_dict()
+        return {"model": self.model.state_dict(), "optimizer": self.sharding.state_dict(), "kfac": kfac}
 
 
 def learner(world: World, case: str, *, shards: bool) -> Learnt:
@@ -52,6 +61,7 @@ def learner(world: World, case: str, *, shards: bool) -> Learnt:
     model = spread_model(config_of("bert", hidden_dropout_prob=0.1, **SHAPE), V).train()
     values: dict[str, Any] = dict(CASES[case])
     decay = values.pop("layer_decay", 1.0)
+    kfac = build_preconditioner(KfacConfig(kfac=values.pop("kfac", False), kfac_inv_interval=2), model, world)
     config = OptimizerConfig(max_grad_norm=0.5, **values)
     layers = model.config.num_hidden_layers
     optimizer = build_optimizer(config, model.named_parameters(), layer_decay=decay, layers=layers)
@@ -70,9 +80,10 @@ def learner(world: World, case: str, *, shards: bool) -> Learnt:
         flops_of=lambda batch: 0,
         seed=3,
         stop_requested=lambda: False,
+        preconditioner=kfac,
         sharding=sharding,
     )
-    return Learnt(model, optimizer, sharding, step)
+    return Learnt(model, optimizer, sharding, kfac, step)
 
 
 def take(learnt: Learnt, world: World, numbers: range) -> list[float]:
@@ -93,10 +104,7 @@ def kept_bytes(optimizer: torch.optim.Optimizer) -> int:
 
 def ended(learnt: Learnt, told: list[float]) -> dict[str, Any]:
     """Return what is compared."""
-    own = kept_bytes(learnt.optimizer)
-    return {
-        "model": learnt.model.state_dict(), "optimizer": learnt.sharding.state_dict(), "told": told, "bytes": own
-    }  # fmt: skip
+    return {**learnt.state(), "told": told, "bytes": kept_bytes(learnt.optimizer)}
 
 
 def resumed(world: World, case: str, saved: Path, *, shards: bool) -> dict[str, Any]:
@@ -105,6 +113,8 @@ def resumed(world: World, case: str, saved: Path, *, shards: bool) -> dict[str, 
     state = torch.load(saved, weights_only=True)
     learnt.model.load_state_dict(state["model"])
     load_optimizer_state(learnt.optimizer, learnt.sharding.own_part(state["optimizer"]), str(saved))
+    if learnt.kfac is not None:
+        learnt.kfac.load_state_dict(state["kfac"], str(saved))
     return ended(learnt, take(learnt, world, range(CUT + 1, UPDATES + 1)))
 
 
@@ -114,7 +124,7 @@ def case_of(world: World, case: str, folder: Path) -> dict[str, dict[str, Any]]:
     for name, shards in (("plain", False), ("sharded", True)):
         learnt = learner(world, case, shards=shards)
         told = take(learnt, world, range(1, CUT + 1))
-        state = {"model": learnt.model.state_dict(), "optimizer": learnt.sharding.state_dict()}
+        state = learnt.state()
         saved = folder / f"{case}, {name}.pt"
         world.on_first(lambda saved=saved, state=state: torch.save(state, saved))  # type: ignore[misc]
         found[name] = ended(learnt, told + take(learnt, world, range(CUT + 1, UPDATES + 1)))
