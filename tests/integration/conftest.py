@@ -57,6 +57,14 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def still_model(tiny_model: Path) -> Path:
+    """Describe the same without dropout: its losses do not depend on how an update is cut."""
+    path = tiny_model.with_name("still.json")
+    path.write_text(json.dumps({**json.loads(tiny_model.read_text()), "hidden_dropout_prob": 0.0}))
+    return path
+
+
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
     """Bitwise comparisons want a fixed number of threads."""

@@ -23,12 +23,10 @@ from tests.support.squad_files import letters, squad_here
 
 
 @pytest.fixture(scope="module")
-def flags(shards64: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    model = tmp_path_factory.mktemp("hpu") / "no_dropout.json"
-    model.write_text(json.dumps({**json.loads(tiny_model.read_text()), "hidden_dropout_prob": 0.0}))
+def flags(shards64: Path, still_model: Path) -> dict[str, Any]:
     return {
         "input_dir": shards64,
-        "model_config_file": model,
+        "model_config_file": still_model,
         "learning_rate": 2e-3,
         "global_batch_size": 23,
         "local_batch_size": 3,

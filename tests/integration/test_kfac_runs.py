@@ -1,6 +1,5 @@
 """Runs with --kfac: what a second start, other ranks and wrong flags do."""
 
-import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -110,10 +109,10 @@ def test_a_run_whose_decompositions_all_fail_is_the_run_without_kfac(
     assert [row["kfac_failures"] for row in metrics(kfac, "train")] == [15 * step for step in range(1, 8)]
 
 
-def test_ranks_take_the_same_updates_as_one_process_whoever_decomposes(flags: dict[str, Any], tmp_path: Path) -> None:
-    model = tmp_path / "no_dropout.json"
-    model.write_text(json.dumps({**json.loads(flags["model_config_file"].read_text()), "hidden_dropout_prob": 0.0}))
-    flags |= {"max_steps": 6, "model_config_file": model}
+def test_ranks_take_the_same_updates_as_one_process_whoever_decomposes(
+    flags: dict[str, Any], still_model: Path, tmp_path: Path
+) -> None:
+    flags |= {"max_steps": 6, "model_config_file": still_model}
     one = tmp_path / "one"
     assert pretrain_here(**flags, output_dir=one).code == 0
     reference = metrics(one, "train")

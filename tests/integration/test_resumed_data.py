@@ -1,6 +1,5 @@
 """Real runs stopped and resumed on other ranks, with damaged shards or skipped updates: the data that was recorded."""
 
-import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -30,12 +29,10 @@ from tests.support.runs import (
 
 
 @pytest.fixture
-def flags(shards64: Path, tiny_model: Path, tmp_path: Path) -> dict[str, Any]:
+def flags(shards64: Path, still_model: Path) -> dict[str, Any]:
     """Return what every run here is given: a model without dropout, whose losses do not depend on the ranks."""
-    model = tmp_path / "no_dropout.json"
-    model.write_text(json.dumps({**json.loads(tiny_model.read_text()), "hidden_dropout_prob": 0.0}))
     return {
-        "input_dir": shards64, "model_config_file": model, "learning_rate": 2e-3, "global_batch_size": 12,
+        "input_dir": shards64, "model_config_file": still_model, "learning_rate": 2e-3, "global_batch_size": 12,
         "local_batch_size": 4, "max_steps": 8, "num_steps_per_checkpoint": 2, "num_workers": 1,
     }  # fmt: skip
 

@@ -1,11 +1,13 @@
 """Real processes: exit codes come up, signals go down once, nobody is left behind."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -98,17 +100,23 @@ def test_what_does_not_end_is_killed_with_its_children(tmp_path: Path) -> None:
         time.sleep(0.05)
 
 
-def test_a_node_whose_launcher_is_gone_asks_its_command_to_stop(tmp_path: Path) -> None:
-    note = tmp_path / "note"
+@contextlib.contextmanager
+def waiting_node(note: Path) -> Iterator[subprocess.Popen[str]]:
+    """Start a node's program whose command has begun, and waits."""
     one = over_pipe(WAITS, str(note))
     with subprocess.Popen(one.argv, stdin=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
         process.stdin.write(f"{one.order}\n")
         process.stdin.flush()
-        while not note.exists():
-            time.sleep(0.02)
-        process.stdin.close()
-        assert process.wait(20) == 7
+        wait_for(note, "began ")
+        yield process
+
+
+def test_a_node_whose_launcher_is_gone_asks_its_command_to_stop(tmp_path: Path) -> None:
+    with waiting_node(tmp_path / "note") as node:
+        assert node.stdin is not None
+        node.stdin.close()
+        assert node.wait(20) == 7
 
 
 def test_variables_of_this_machine_stay_here() -> None:
@@ -125,12 +133,7 @@ def test_a_program_that_is_missing_is_named() -> None:
 
 def test_a_machine_that_goes_away_asks_its_commands_to_stop_once_and_waits_for_them(tmp_path: Path) -> None:
     note = tmp_path / "note"
-    command = over_pipe(WAITS, str(note))
-    with subprocess.Popen(command.argv, stdin=subprocess.PIPE, text=True) as node:
-        assert node.stdin is not None
-        node.stdin.write(f"{command.order}\n")
-        node.stdin.flush()
-        wait_for(note, "began ")
+    with waiting_node(note) as node:
         assert node.pid in set(leaving.commands(leaving.PROCESSES))
         (tmp_path / "proc").mkdir()  # of this test alone: others have commands of their own on this machine
         (tmp_path / "proc" / str(node.pid)).symlink_to(leaving.PROCESSES / str(node.pid))
