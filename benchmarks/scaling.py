@@ -4,8 +4,9 @@
 
 Runs are run_pretraining.py under torchrun as shipped, one thread a rank, on the sets of `benchmarks.training_data`: one
 rank; two with a batch each (weak scaling, what BERT at a University's table shows); two that share one rank's batch
-(strong scaling).  Runs of a round follow each other, ratios are of one round, medians are reported.  Speed-up is the
-ratio of sequences a second to one rank's, expansion that a rank, as in HetSeq's table (Ding et al., IAAI 2021).
+(strong scaling); two runs of one rank at once, which have nothing to say to each other: what the machine itself lets
+two ranks do.  Runs of a round follow each other, ratios are of one round, medians are reported.  Speed-up is the ratio
+of sequences a second to one rank's, expansion that a rank, as in HetSeq's table (Ding et al., IAAI 2021).
 
 `launch check` measures the latency and bandwidth of this machine's loopback; `benchmarks.communication` says the model.
 Two projections: these CPU ranks, as if further ones were further machines with links like the loopback, and
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,14 +54,17 @@ class Kind(NamedTuple):
     ranks: int
     batch: int
     """Sequences of an update over all ranks."""
+    runs: int = 1
+    """Runs of so many ranks and such a batch at once."""
 
 
 class Measured(NamedTuple):
     """A run's updates after the first ones."""
 
     seconds: float
-    """Median of an update."""
+    """Median of an update, mean over runs at once."""
     sequences_per_second: float
+    """Of all runs at once."""
 
 
 def main() -> None:
@@ -88,6 +93,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         Kind("one rank", 1, batch),
         Kind("two, a batch each", 2, 2 * batch),
         Kind("two, one batch shared", 2, batch),
+        Kind("two runs at once", 1, batch, runs=2),
     )
     rounds: list[dict[str, Measured]] = []
     for number in range(options.rounds):
@@ -99,9 +105,13 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     print("\n".join(["", *measured_table(rows), ""]))
     network, num_bytes = loopback(), gradient_bytes(options.model)
     one, communication = rows[0]["seconds"], all_reduce_seconds(num_bytes, 2, network)
-    predicted = update_seconds(one, communication, 0.0, hides=False)
+    # Two ranks of one machine share its memory and caches: what they take at once is measured, not modelled.
+    predicted = update_seconds(rows[3]["seconds"], communication, 0.0, hides=False)
     print(f"all-reduce of {num_bytes / 1e6:.1f} MB between two ranks, by the model: {communication:.3f} s")
-    print(f"two ranks, a batch each: the model says {predicted:.3f} s an update, measured {rows[1]['seconds']:.3f} s")
+    print(
+        f"two ranks, a batch each: two runs at once and the model's all-reduce {predicted:.3f} s an update, "
+        f"measured {rows[1]['seconds']:.3f} s"
+    )
     here = projections(
         [network], hides=False, sequence=one / batch, batch=batch, micro_batch=batch, fixed=0.0, num_bytes=num_bytes
     )
@@ -116,6 +126,13 @@ def gradient_bytes(model: str) -> float:
 
 def train(kind: Kind, options: argparse.Namespace, folder: Path) -> Measured:
     """Train some updates and return what they took; the first ones warm up."""
+    with ThreadPoolExecutor(kind.runs) as pool:
+        seconds = list(pool.map(lambda _: update_of_a_run(kind, options, folder), range(kind.runs)))
+    return Measured(statistics.mean(seconds), sum(kind.batch / each for each in seconds))
+
+
+def update_of_a_run(kind: Kind, options: argparse.Namespace, folder: Path) -> float:
+    """Train in a process of its own and return the median of an update's seconds."""
     updates = WARM_UP_UPDATES + options.updates
     with tempfile.TemporaryDirectory() as run:
         words = [
@@ -128,8 +145,7 @@ def train(kind: Kind, options: argparse.Namespace, folder: Path) -> Measured:
         _run(words)
         lines = (Path(run) / "metrics.jsonl").read_text().splitlines()
     rows = [row for line in lines if (row := json.loads(line))["event"] == "train"][WARM_UP_UPDATES:]
-    seconds = statistics.median(row["step_seconds"] for row in rows)
-    return Measured(seconds, kind.batch / seconds)
+    return statistics.median(row["step_seconds"] for row in rows)
 
 
 def loopback() -> Network:
@@ -144,12 +160,12 @@ def figures(kind: Kind, base: Kind, rounds: Sequence[dict[str, Measured]]) -> di
     """Return the medians of one kind; ratios are of one round each."""
     ratios = [each[kind.name].sequences_per_second / each[base.name].sequences_per_second for each in rounds]
     seconds = statistics.median(each[kind.name].seconds for each in rounds)
-    speed_up = statistics.median(ratios)
+    speed_up, ranks = statistics.median(ratios), kind.runs * kind.ranks
     return {
-        "kind": kind.name, "ranks": kind.ranks, "batch": kind.batch, "seconds": round(seconds, 4),
+        "kind": kind.name, "ranks": ranks, "batch": kind.runs * kind.batch, "seconds": round(seconds, 4),
         "sequences_per_second": round(statistics.median(each[kind.name].sequences_per_second for each in rounds), 1),
         "speed_up": round(speed_up, 3), "least": round(min(ratios), 3), "most": round(max(ratios), 3),
-        "expansion": round(speed_up / kind.ranks, 3),
+        "expansion": round(speed_up / ranks, 3),
     }  # fmt: skip
 
 

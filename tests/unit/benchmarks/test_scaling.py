@@ -1,9 +1,12 @@
 """The model by which scaling is extrapolated, against the formula written out and what must hold in its limits."""
 
+import argparse
 import math
+from pathlib import Path
 
 import pytest
 
+from benchmarks import scaling
 from benchmarks.communication import (
     ACHIEVED,
     NETWORKS,
@@ -12,7 +15,7 @@ from benchmarks.communication import (
     project,
     update_seconds,
 )
-from benchmarks.scaling import Kind, Measured, figures, measured_table
+from benchmarks.scaling import Kind, Measured, figures, measured_table, train
 
 LINK = measured_network("x", "measured", smallest_seconds=2e-3, bus_bandwidth=1e9, ranks=2)
 WORK = {
@@ -84,3 +87,13 @@ def test_ratios_are_of_one_round_and_their_median_is_reported() -> None:
     assert found["seconds"] == 2.5
     table = list(measured_table([found]))
     assert table[-1] == "| two | 2 | 16 | 2.500 | 0.400 | 6.4 | 1.60 (0.50 to 2.00) | 0.80 |"
+
+
+def test_runs_at_once_count_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = iter((2.0, 4.0))
+    monkeypatch.setattr(scaling, "update_of_a_run", lambda *_: next(taken))
+    kind = Kind("two runs", 1, 8, runs=2)
+    found = train(kind, argparse.Namespace(), Path())
+    assert found == Measured(3.0, 8 / 2.0 + 8 / 4.0)
+    row = figures(kind, Kind("one", 1, 8), [{"one": Measured(2.0, 4.0), "two runs": found}])
+    assert (row["ranks"], row["batch"], row["speed_up"], row["expansion"]) == (2, 16, 1.5, 0.75)
