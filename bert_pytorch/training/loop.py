@@ -1,6 +1,6 @@
 """The training loop: optimizer updates until an end, with evaluation, checkpoints and rows for the trackers.
 
-Who calls: `pretraining.run` and `finetuning.run`, which build every part of a `TrainingRun`.
+Who calls: `pretraining.assembly` and `finetuning.run`, which build every part of a `TrainingRun`.
 """
 
 import logging

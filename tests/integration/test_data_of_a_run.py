@@ -20,7 +20,7 @@ from bert_pytorch.errors import InputError
 from bert_pytorch.inspect.__main__ import main as inspect
 from bert_pytorch.inspect.batch import BatchConfig, open_run_data, rebuilt, split
 from bert_pytorch.inspect.run_records import find_update
-from bert_pytorch.pretraining import run as run_room
+from bert_pytorch.pretraining import assembly
 from bert_pytorch.shards.shard_set import ShardSet
 from bert_pytorch.training.step import OptimizerStep
 from tests.support.runs import metrics, pretrain_here, run_program, torchrun
@@ -166,7 +166,7 @@ def test_whatever_ends_a_session_its_training_and_held_out_data_are_closed(
         raise InputError("a held-out shard cannot be had")
 
     monkeypatch.setattr(ShardSet, "close", recorded)
-    monkeypatch.setattr(run_room, "evaluate", failing)
+    monkeypatch.setattr(assembly, "evaluate", failing)
     flags = {**basics, "output_dir": tmp_path / "run", "max_steps": 2}
     assert pretrain_here(**flags).code == 1
     assert {path.name for path in closed} == {"train", "eval"}
