@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.training_gpu import (
+from benchmarks.training_gpu_runs import (
     RUNS,
     STEADY_SECONDS,
     STEADY_UPDATES,
     Update,
     choices_told,
-    compared,
     figures,
     full_speed,
     is_steady,
     time_for,
 )
+from benchmarks.training_gpu_ways import compared
 from benchmarks.training_sides import Command, Side, Step, Turn
 from tests.support.data import REPOSITORY
 
