@@ -35,6 +35,7 @@ class TextProblem:
     """
 
     evaluation_interval = 20
+    weight_decay = 0.01
     flags: dict[str, float] = {"kfac_factor_interval": 5, "kfac_inv_interval": 5, "kfac_stat_decay": 0.5}  # noqa: RUF012
 
     def __init__(self, work: Path) -> None:
