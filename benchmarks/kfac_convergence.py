@@ -67,8 +67,8 @@ SETTINGS: dict[str, dict[str, list[Setting]]] = {
     "text": {
         "adamw": _grid((5e-4, 1e-3, 2e-3, 4e-3)),
         "kfac_adamw": _grid((1e-3, 2e-3), (0.01, 0.1), relative=True),
-        "lamb": _grid((1e-2, 2.5e-2, 5e-2, 1e-1)),
-        "kfac_lamb": _grid((2.5e-2, 5e-2), (0.01, 0.1), relative=True),
+        "lamb": _grid((2.5e-3, 5e-3, 1e-2, 2e-2)),
+        "kfac_lamb": _grid((5e-3, 1e-2), (0.01, 0.1), relative=True),
     },
 }
 """By problem and optimizer, as many of each."""
