@@ -1,15 +1,16 @@
 """Does K-FAC before LAMB or AdamW reach a loss in fewer updates, or sooner, than those alone?
 
-    python -m benchmarks.kfac_convergence [--problem quadratic text] [--updates 400] [--only lamb kfac_lamb]
+    python -m benchmarks.kfac_convergence [--problem quadratic text] [--updates 400] [--seeds 1 2]
+        [--only adamw kfac_adamw] [--flags kfac_inv_interval=10 kfac_stat_decay=0.95]
 
 quadratic   least squares in 64 dimensions, eigenvalues of the inputs' covariance 1 to 1/10,000; loss above its least
-text        BERT-tiny on CPython's documentation (sequences of 64, 16 an update, 2,048 words); held-out masked-LM loss
+text        BERT-tiny on CPython's documentation (sequences of 64, 64 an update, 2,048 words); held-out masked-LM loss
 
 Every optimizer is given the same number of settings (`SETTINGS`: learning rates, for K-FAC with dampings), the same
-data in the same order, the same initial weights, warm-up over a tenth of the updates and a constant rate after it.  Of
-each the setting with the least last loss is told, and when it reached the `target`: the last loss of the worst of
-these, so that all reach it.  Times are of updates alone, without data and evaluation; `cpu` is processor time, which
-neighbours on the machine disturb little.
+data in the same order, the same initial weights (by seed), warm-up over a tenth of the updates and a constant rate
+after it.  Losses are means over seeds.  Of each optimizer the setting with the least last loss is told, and when it and
+its like with K-FAC reached the `target`, the greater of their last losses.  Times are of updates alone, without data
+and evaluation; `cpu` is processor time, which neighbours on the machine disturb little.
 """
 
 import argparse
@@ -34,36 +35,40 @@ class Setting(NamedTuple):
     learning_rate: float
     damping: float | None = None
     """None: without K-FAC."""
+    relative: bool = False
+    """Whether damping is in units of a layer's mean curvature."""
 
 
 class Point(NamedTuple):
     """A run at one evaluation."""
 
-    update: int
+    update: float
     loss: float
     seconds: float
     cpu: float
     """Seconds of processor time."""
 
 
-def _grid(learning_rates: tuple[float, ...], dampings: tuple[float | None, ...] = (None,)) -> list[Setting]:
-    return [Setting(rate, damping) for damping in dampings for rate in learning_rates]
+def _grid(
+    learning_rates: tuple[float, ...], dampings: tuple[float | None, ...] = (None,), *, relative: bool = False
+) -> list[Setting]:
+    return [Setting(rate, damping, relative) for damping in dampings for rate in learning_rates]
 
 
 SETTINGS: dict[str, dict[str, list[Setting]]] = {
     "quadratic": {
-        "sgd": _grid((0.3, 0.6, 1.0, 1.5, 1.8, 2.0)),
-        "lamb": _grid((1e-3, 3e-3, 1e-2, 2e-2, 4e-2, 1e-1)),
+        "sgd": _grid((0.1, 0.2, 0.3, 0.6, 1.0, 1.5)),
+        "lamb": _grid((3e-3, 1e-2, 2e-2, 4e-2, 1e-1, 2e-1)),
         "adamw": _grid((1e-3, 2e-3, 4e-3, 1e-2, 2e-2, 5e-2)),
-        "kfac_sgd": _grid((1e-2, 3e-2, 1e-1), (1e-4, 1e-6)),
-        "kfac_lamb": _grid((1e-3, 4e-3, 2e-2), (1e-4, 1e-6)),
-        "kfac_adamw": _grid((5e-4, 2e-3, 8e-3), (1e-4, 1e-6)),
+        "kfac_sgd": _grid((3e-3, 1e-2, 3e-2), (1e-4, 1e-6)),
+        "kfac_lamb": _grid((1e-2, 2e-2, 4e-2), (1e-4, 1e-6)),
+        "kfac_adamw": _grid((4e-3, 8e-3, 1.6e-2), (1e-4, 1e-6)),
     },
     "text": {
-        "adamw": _grid((2.5e-4, 5e-4, 1e-3, 2e-3)),
-        "kfac_adamw": _grid((5e-4, 1.5e-3), (1e-4, 1e-6)),
-        "lamb": _grid((4e-3, 8e-3, 1.6e-2, 3.2e-2)),
-        "kfac_lamb": _grid((8e-3, 2.4e-2), (1e-4, 1e-6)),
+        "adamw": _grid((5e-4, 1e-3, 2e-3, 4e-3)),
+        "kfac_adamw": _grid((1e-3, 2e-3), (0.01, 0.1), relative=True),
+        "lamb": _grid((2.5e-3, 5e-3, 1e-2, 2e-2)),
+        "kfac_lamb": _grid((5e-3, 1e-2), (0.01, 0.1), relative=True),
     },
 }
 """By problem and optimizer, as many of each."""
@@ -73,6 +78,7 @@ class Quadratic:
     """Least squares: y = W* x + noise, x of a covariance that gradient descent finds slow (condition 10,000)."""
 
     evaluation_interval = 5
+    weight_decay = 1e-9  # as good as none; without any LAMB is Adam
     flags: dict[str, float] = {"kfac_factor_interval": 1, "kfac_inv_interval": 5, "kfac_kl_clip": 0.0}  # noqa: RUF012
     inputs, outputs, rows, noise = 64, 16, 256, 0.3
 
@@ -81,20 +87,19 @@ class Quadratic:
         self._turn = torch.linalg.qr(torch.randn(self.inputs, self.inputs, generator=generator)).Q
         self._deviations = torch.logspace(0, -2, self.inputs)
         self._right = torch.randn(self.outputs, self.inputs, generator=generator) / self.inputs**0.5
-        self._rows = generator
 
-    def model(self) -> nn.Module:
-        """Begin at 0; its data begin again as well."""
-        self._rows.manual_seed(1)
+    def model(self, seed: int) -> nn.Module:
+        """Begin with weights as large as those that are sought: LAMB's steps are parts of their size."""
         model = nn.Sequential(nn.Linear(self.inputs, self.outputs, bias=False))
-        nn.init.zeros_(model[0].weight)
+        nn.init.normal_(model[0].weight, std=self.inputs**-0.5, generator=torch.Generator().manual_seed(seed))
         return model
 
-    def updates(self) -> Iterator[tuple[float, Callable[[nn.Module], torch.Tensor]]]:
+    def updates(self, seed: int) -> Iterator[tuple[float, Callable[[nn.Module], torch.Tensor]]]:
         """Yield what each update's loss is a mean over, and the loss."""
+        rows = torch.Generator().manual_seed(seed)
         while True:
-            x = torch.randn(self.rows, self.inputs, generator=self._rows) * self._deviations @ self._turn.T
-            y = x @ self._right.T + self.noise * torch.randn(self.rows, self.outputs, generator=self._rows)
+            x = torch.randn(self.rows, self.inputs, generator=rows) * self._deviations @ self._turn.T
+            y = x @ self._right.T + self.noise * torch.randn(self.rows, self.outputs, generator=rows)
             yield self.rows, lambda model, x=x, y=y: 0.5 * (model(x) - y).square().sum(1).mean()
 
     def loss(self, model: nn.Module) -> float:
@@ -106,19 +111,24 @@ class Quadratic:
 Problem = Quadratic | TextProblem
 
 
-def train(problem: Problem, optimizer_name: str, setting: Setting, updates: int) -> list[Point]:
+def train(problem: Problem, optimizer_name: str, setting: Setting, updates: int, seed: int = 1) -> list[Point]:
     """Take updates with one setting and return the loss on the way."""
-    model, name = problem.model(), optimizer_name.removeprefix("kfac_")
+    model, name = problem.model(seed), optimizer_name.removeprefix("kfac_")
     if name == "sgd":
         optimizer: torch.optim.Optimizer = torch.optim.SGD(model.parameters())
     else:
-        config = OptimizerConfig(optimizer=name, weight_decay=0.0)  # type: ignore[arg-type]
+        config = OptimizerConfig(optimizer=name, weight_decay=problem.weight_decay)  # type: ignore[arg-type]
         optimizer = build_optimizer(config, model.named_parameters())
-    flags = KfacConfig(kfac=setting.damping is not None, kfac_damping=setting.damping or 1.0, **problem.flags)  # type: ignore[arg-type]
+    flags = KfacConfig(
+        kfac=setting.damping is not None,
+        kfac_damping=setting.damping or 1.0,
+        kfac_relative_damping=setting.relative,
+        **problem.flags,  # type: ignore[arg-type]
+    )
     kfac = build_preconditioner(flags, model, World())
     points = [Point(0, problem.loss(model), 0.0, 0.0)]
     seconds = cpu = 0.0
-    for step, (terms, loss_of) in zip(range(1, updates + 1), problem.updates(), strict=False):
+    for step, (terms, loss_of) in zip(range(1, updates + 1), problem.updates(seed), strict=False):
         begun = time.perf_counter(), time.process_time()
         learning_rate = setting.learning_rate * min(1.0, step / max(1, updates // 10))
         if kfac is not None:
@@ -152,34 +162,58 @@ def last_loss(points: list[Point]) -> float:
     return sum(losses) / len(losses) if all(loss < points[0].loss for loss in losses) else float("inf")
 
 
+def averaged(runs: list[list[Point]]) -> list[Point]:
+    """Return the means over seeds, as far as the shortest run went."""
+    return [Point(*(sum(values) / len(runs) for values in zip(*points, strict=True))) for points in zip(*runs)]  # noqa: B905
+
+
+def comparisons(best: dict[str, tuple[Setting, list[Point]]]) -> Iterator[dict[str, object]]:
+    """Say of each optimizer, and of its like with K-FAC, when it reached what both do."""
+    for optimizer in best:
+        pair = [name for name in (optimizer, f"kfac_{optimizer}") if name in best]
+        if len(pair) == 2:
+            target = max(last_loss(best[name][1]) for name in pair)
+            for name in pair:
+                setting, points = best[name]
+                there = reached(points, target)
+                row = {"best": name, **setting._asdict(), "last_loss": last_loss(points), "target": target}
+                yield row | ({} if there is None else there._asdict())
+
+
 def main() -> None:
-    """Print one JSON line a run, then one a problem."""
+    """Print one JSON line a setting, then two a pair."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--problem", choices=[*SETTINGS], nargs="+", default=[*SETTINGS])
     parser.add_argument("--updates", type=int, default=400)
-    parser.add_argument("--only", nargs="+", default=None, help="optimizers")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1])
+    parser.add_argument("--only", nargs="+", choices=[*SETTINGS["quadratic"]], default=[*SETTINGS["quadratic"]])
+    parser.add_argument("--flags", type=_flag, nargs="+", default=[], help="of K-FAC, instead of the problem's")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--work", type=Path, default=Path("runs/benchmarks/kfac_convergence"))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     for name in options.problem:
         problem = Quadratic() if name == "quadratic" else TextProblem(options.work)
+        problem.flags = problem.flags | dict(options.flags)
         best: dict[str, tuple[Setting, list[Point]]] = {}
         for optimizer, settings in SETTINGS[name].items():
-            if options.only and optimizer not in options.only:
+            if optimizer not in options.only:
                 continue
             for setting in settings:
-                points = train(problem, optimizer, setting, options.updates)
+                runs = [train(problem, optimizer, setting, options.updates, seed) for seed in options.seeds]
+                points, losses = averaged(runs), [last_loss(run) for run in runs]
                 row = {"problem": name, "optimizer": optimizer, **setting._asdict(), "last_loss": last_loss(points)}
-                curve = {point.update: round(point.loss, 4) for point in points[::2]}
-                _print(row | {"seconds": points[-1].seconds, "cpu": points[-1].cpu, "curve": curve})
+                curve = {int(point.update): round(point.loss, 4) for point in points[::2]}
+                _print(row | {"losses": losses, "seconds": points[-1].seconds, "cpu": points[-1].cpu, "curve": curve})
                 if optimizer not in best or last_loss(points) < last_loss(best[optimizer][1]):
                     best[optimizer] = setting, points
-        target = max(last_loss(points) for _, points in best.values())
-        for optimizer, (setting, points) in best.items():
-            there = reached(points, target)
-            row = {"problem": name, "best": optimizer, **setting._asdict(), "last_loss": last_loss(points)}
-            _print(row | {"target": target} | ({} if there is None else there._asdict()))
+        for row in comparisons(best):
+            _print({"problem": name} | row)
+
+
+def _flag(text: str) -> tuple[str, float]:
+    name, _, value = text.partition("=")
+    return name, json.loads(value)
 
 
 def _print(row: dict[str, object]) -> None:

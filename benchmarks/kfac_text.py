@@ -23,7 +23,7 @@ from bert_pytorch.models.losses import EachLoss
 from bert_pytorch.quickstart import standard_library_text
 from bert_pytorch.training.objective import PretrainingObjective
 
-LENGTH, SEQUENCES, VOCABULARY = 64, 16, 2048
+LENGTH, SEQUENCES, VOCABULARY = 64, 64, 2048
 HELD_OUT_BATCHES = 8
 
 
@@ -35,7 +35,8 @@ class TextProblem:
     """
 
     evaluation_interval = 20
-    flags: dict[str, float] = {"kfac_factor_interval": 2, "kfac_inv_interval": 10}  # noqa: RUF012
+    weight_decay = 0.01
+    flags: dict[str, float] = {"kfac_factor_interval": 5, "kfac_inv_interval": 5, "kfac_stat_decay": 0.5}  # noqa: RUF012
 
     def __init__(self, work: Path) -> None:
         folder = _corpus(work)
@@ -59,13 +60,14 @@ class TextProblem:
         self._held_out = [batch for batch, _ in zip(batches, range(HELD_OUT_BATCHES), strict=False)]
         self._objective = PretrainingObjective(EachLoss(mlm=1.0, nsp=1.0, soft_targets=0.0, cosine=0.0))
 
-    def model(self) -> nn.Module:
-        """Begin with the same weights."""
-        return build_model(self._shape, seed=1).train()
+    def model(self, seed: int) -> nn.Module:
+        """Begin with the weights of a seed."""
+        return build_model(self._shape, seed=seed).train()
 
-    def updates(self) -> Iterator[tuple[float, Callable[[nn.Module], torch.Tensor]]]:
+    def updates(self, seed: int) -> Iterator[tuple[float, Callable[[nn.Module], torch.Tensor]]]:
         """Yield what each update's loss is a mean over, and the loss."""
-        for update in TrainingLoader(self._makers["train"], self._config).stream(0):
+        config = self._config.model_copy(update={"seed": seed})
+        for update in TrainingLoader(self._makers["train"], config).stream(0):
             (batch,) = update.micro_batches
             counts, packed = self._objective.counts(batch), PackedBatch.from_numpy(batch, "cpu")
             yield (

@@ -164,6 +164,7 @@ def test_a_state_of_other_layers_is_refused_with_what_to_do(flags: dict[str, Any
             "--kfac_max_rows: --kfac_backend kfac-pytorch has nothing",
         ),
         ({"kfac_backend": "kfac-pytorch", "kfac_factored_damping": True}, "--kfac_factored_damping"),
+        ({"kfac_backend": "kfac-pytorch", "kfac_relative_damping": True}, "--kfac_relative_damping"),
     ],
 )
 def test_wrong_flags_are_refused_with_the_values_wanted(

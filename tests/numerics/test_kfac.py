@@ -1,6 +1,7 @@
 """K-FAC in an update, against a dense computation in float64 (`tests.support.dense_kfac`)."""
 
 import copy
+import itertools
 import logging
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bert_pytorch.data.loader import Update
+from bert_pytorch.optim.kfac.factors import Eigenbasis, Factors, triangle
 from tests.numerics.test_packed_forms import in_rows
 from tests.support.architectures import config_of, spread_model
 from tests.support.dense_kfac import dense_factors, rows_of
@@ -39,19 +41,22 @@ FORMS = {
 }
 
 
+@pytest.mark.parametrize("relative", [False, True], ids=["", "in units of its mean"])
 @pytest.mark.parametrize("factored", [False, True], ids=["damped together", "damped by factor"])
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("kind", ["bert", "modernbert"])
 def test_three_updates_are_those_of_dense_solves_from_the_gradients_of_all_tokens(
-    kind: str, form: str, factored: bool
+    kind: str, form: str, factored: bool, relative: bool
 ) -> None:
     model = small_model(kind)
-    step = step_of(model, kfac_of(model, kfac_factored_damping=factored, **INTERVALS))
+    flags = {"kfac_factored_damping": factored, "kfac_relative_damping": relative}
+    step = step_of(model, kfac_of(model, **flags, **INTERVALS))
     names = linear_names(model)
     assert len(names) >= 13
     assert len([name for name, _ in model.named_parameters() if name.rpartition(".")[0] not in names]) >= 5
     limited = []
-    for number, (wanted, was_limited) in zip(UPDATES, dense_movements(kind, factored=factored), strict=True):
+    dense = dense_movements(kind, factored=factored, relative=relative)
+    for number, (wanted, was_limited) in zip(UPDATES, dense, strict=True):
         moved = movement(model, step, FORMS[form](update_batches(number, pairs=kind == "bert")), number)
         # A weight and its bias are judged together: a key's bias has no gradient but rounding.
         for name in names:
@@ -60,7 +65,7 @@ def test_three_updates_are_those_of_dense_solves_from_the_gradients_of_all_token
         for name in moved.keys() - {f"{name}.{part}" for name in names for part in ("weight", "bias")}:
             assert relative_error(moved[name], wanted[name]) < 1e-9, name
         limited.append(was_limited)
-    assert any(limited)
+    assert any(limited) or relative  # relative: no solution is longer than its gradient
 
 
 def test_in_float32_the_error_is_within_64_roundings_times_the_condition_of_the_damped_curvature() -> None:
@@ -188,6 +193,32 @@ def test_a_decomposition_that_fails_leaves_the_eigenbasis_in_use_and_is_told_onc
     assert len(told) == 1
     assert "hard could not be decomposed in update 1" in told[0]
     assert kfac.failures() == 2
+
+
+def test_by_default_a_layer_is_solved_alike_whatever_the_size_of_its_gradients_and_none_grows() -> None:
+    torch.manual_seed(0)
+    inputs, gradients = torch.randn(40, 3), torch.randn(40, 2)
+    solved = {}
+    for relative, scale in itertools.product((None, False), (1.0, 2.0**-20)):
+        layer = nn.Linear(3, 2, bias=False)
+        kfac = kfac_of(nn.ModuleDict({"layer": layer}), kfac_relative_damping=relative, kfac_kl_clip=0.0)
+        kfac.begin(1, loss_terms=40, gradient_scale=1.0)
+        layer(inputs).backward(scale / 40 * gradients)
+        kfac.passes_done()
+        true = layer.weight.grad.clone()
+        kfac.precondition(learning_rate=0.1)
+        assert relative is False or layer.weight.grad.norm() < true.norm()
+        solved[relative, scale] = layer.weight.grad / scale
+    assert relative_error(solved[None, 2.0**-20], solved[None, 1.0]) < 1e-6  # powers of two: but for eigh's rounding
+    assert relative_error(solved[False, 2.0**-20], solved[False, 1.0]) > 0.5
+
+
+def test_a_layer_without_curvature_keeps_its_gradient_where_damping_is_relative() -> None:
+    basis = Eigenbasis.of(Factors(triangle(torch.eye(3)), triangle(torch.zeros(2, 2))))
+    assert basis is not None
+    gradient = torch.randn(2, 3)
+    assert torch.allclose(basis.solve(gradient, 1e-3, relative=True), gradient)
+    assert basis.solve(gradient, 1e-3, factored=True, relative=True).norm() < gradient.norm()
 
 
 @pytest.mark.parametrize("scale", [2.0**16, 3.0])

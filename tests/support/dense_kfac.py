@@ -61,8 +61,16 @@ def dense_factors(rows: Rows, loss_terms: float) -> tuple[Tensor, Tensor]:
     return a, g
 
 
-def dense_solution(gradient: Tensor, a: Tensor, g: Tensor, damping: float, *, factored: bool) -> Tensor:
-    """Solve with the whole matrix over a layer's weights, laid out as the gradient (O, I) is."""
+def dense_solution(
+    gradient: Tensor, a: Tensor, g: Tensor, damping: float, *, factored: bool, relative: bool = False
+) -> Tensor:
+    """Solve with the whole matrix over a layer's weights, laid out as the gradient (O, I) is.
+
+    Relative damping is `damping` times the mean eigenvalue of that matrix, and multiplies the solution.
+    """
+    if relative:
+        mean = float(a.trace() * g.trace()) / (len(a) * len(g))
+        return damping * mean * dense_solution(gradient, a, g, damping * mean, factored=factored)
     if factored:
         pi = ((a.trace() / len(a)) / (g.trace() / len(g))) ** 0.5
         a = a + pi * damping**0.5 * torch.eye(len(a), dtype=a.dtype)

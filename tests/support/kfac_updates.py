@@ -59,8 +59,9 @@ def step_of(model: nn.Module, preconditioner: Preconditioner | None, world: Worl
 
 
 def kfac_of(model: nn.Module, world: World | None = None, **changes: Any) -> Preconditioner:
-    """Build what the flags say."""
-    preconditioner = build_preconditioner(KfacConfig(kfac=True, **changes), model, world or World())
+    """Build what the flags say, with damping as it is where they say nothing of it."""
+    config = KfacConfig(kfac=True, **{"kfac_relative_damping": False, **changes})
+    preconditioner = build_preconditioner(config, model, world or World())
     assert preconditioner is not None
     return preconditioner
 
@@ -119,7 +120,7 @@ def matrix_of(layer: nn.Linear, tensors: dict[str, Tensor], name: str) -> Tensor
     return weight if layer.bias is None else torch.cat([weight, tensors[f"{name}.bias"][:, None]], 1)
 
 
-def dense_movements(kind: str, *, factored: bool) -> Iterator[tuple[dict[str, Tensor], bool]]:
+def dense_movements(kind: str, **form: bool) -> Iterator[tuple[dict[str, Tensor], bool]]:
     """Take UPDATES by dense solves; yield what each moved, divided by the learning rate, and whether κ limited it."""
     model = small_model(kind)
     names = linear_names(model)
@@ -139,7 +140,7 @@ def dense_movements(kind: str, *, factored: bool) -> Iterator[tuple[dict[str, Te
         moved = dict(zip(parameters, gradients, strict=True))
         matrices = {name: matrix_of(model.get_submodule(name), moved, name) for name in names}
         damping = 0.05 if number == 3 else 0.02
-        solved = {name: dense_solution(matrices[name], *in_use[name], damping, factored=factored) for name in names}
+        solved = {name: dense_solution(matrices[name], *in_use[name], damping, **form) for name in names}
         scale = kl_factor(solved, matrices, RATE, 0.01)
         for name in names:
             layer = model.get_submodule(name)

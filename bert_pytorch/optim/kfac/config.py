@@ -35,10 +35,13 @@ class KfacConfig(Settings):
     """Updates from one that the factors are measured in to the next, also by update."""
     kfac_stat_decay: float = Field(0.95, ge=0, lt=1)
     """What a factor keeps of its running average each time it is measured."""
-    kfac_damping: float | str = 0.003
-    """Added to the curvature, which is that of the mean loss; also by update."""
+    kfac_damping: float | str = 0.01
+    """Added to the curvature; also by update."""
     kfac_factored_damping: bool = False
     """Damp each of the two factors, weighed by their traces, instead of their product (Martens & Grosse 2015, 6.3)."""
+    kfac_relative_damping: bool | None = None
+    """Measure a layer's curvature, and so damping, in units of its mean, and return gradients in their own scale: layers
+    of BERT differ by ten decades. By default on, but with --kfac_backend kfac-pytorch, which has nothing like it."""
     kfac_kl_clip: float = Field(0.001, ge=0)
     """Gradients of the preconditioned layers are scaled down together until learning rate^2 * (preconditioned .
     true gradient) is no more than this; 0 for no limit."""
@@ -63,8 +66,8 @@ class KfacConfig(Settings):
             except re.error as error:
                 yield f"--kfac_skip_layers: {pattern!r} is no regular expression ({error})."
         if self.kfac_backend == "kfac-pytorch":
-            for name, given in (("factored_damping", self.kfac_factored_damping), ("max_rows", self.kfac_max_rows)):
-                if given:
+            for name in ("factored_damping", "relative_damping", "max_rows"):
+                if getattr(self, f"kfac_{name}"):
                     yield f"--kfac_{name}: --kfac_backend kfac-pytorch has nothing like it; leave one of them out."
 
 
@@ -87,6 +90,7 @@ def build_preconditioner(config: KfacConfig, model: nn.Module, world: World) -> 
     method = Method(
         damping=parse_stepwise(config.kfac_damping),
         factored_damping=config.kfac_factored_damping,
+        relative_damping=config.kfac_relative_damping is not False and config.kfac_backend == "bert_pytorch",
         kl_clip=config.kfac_kl_clip,
         stat_decay=config.kfac_stat_decay,
         factor_interval=parse_stepwise(config.kfac_factor_interval),

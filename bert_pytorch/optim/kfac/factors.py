@@ -87,7 +87,7 @@ class Eigenbasis(NamedTuple):
             parts += [vectors.contiguous(), values.clamp(min=0)]
         return cls(*parts)
 
-    def solve(self, gradient: Tensor, damping: float, *, factored: bool) -> Tensor:
+    def solve(self, gradient: Tensor, damping: float, *, factored: bool = False, relative: bool = False) -> Tensor:
         """Solve (A ⊗ G + damping) x = gradient for x, both seen as matrices.
 
         Args:
@@ -95,20 +95,38 @@ class Eigenbasis(NamedTuple):
             damping: λ > 0.
             factored: damp each factor instead, (A + π √λ) ⊗ (G + √λ / π), with π² the ratio of their mean eigenvalues
                 (Martens & Grosse 2015, section 6.3).
+            relative: divide A ⊗ G by the mean of its eigenvalues first, and multiply x by λ: what has much less
+                curvature than λ times the mean keeps its gradient, nothing grows.
 
         Returns:
             (O, I).
         """
-        turned = self.output_vectors.T @ gradient @ self.input_vectors
+        inputs, outputs = self._values(relative)
         if factored:
-            means = self.input_values.mean(), self.output_values.mean()
+            means = inputs.mean(), outputs.mean()
             # A factor that is zero has no scale to share the damping by.
             pi = torch.where((means[0] > 0) & (means[1] > 0), means[0] / means[1], 1.0).sqrt()
             root = damping**0.5
-            curvature = (self.output_values + root / pi)[:, None] * (self.input_values + root * pi)
+            curvature = (outputs + root / pi)[:, None] * (inputs + root * pi)
         else:
-            curvature = self.output_values[:, None] * self.input_values + damping
+            curvature = outputs[:, None] * inputs + damping
+        if relative:
+            curvature = curvature / damping
+        turned = self.output_vectors.T @ gradient @ self.input_vectors
         return self.output_vectors @ (turned / curvature) @ self.input_vectors.T
+
+    def largest_curvature(self, *, relative: bool = False) -> Tensor:
+        """Return the largest eigenvalue of A ⊗ G, or (`relative`) what it is times their mean; ()."""
+        inputs, outputs = self._values(relative)
+        return inputs[-1] * outputs[-1]
+
+    def _values(self, relative: bool) -> tuple[Tensor, Tensor]:
+        values = self.input_values, self.output_values
+        if not relative:
+            return values
+        # A factor that is zero has no scale, and stays zero.
+        inputs, outputs = (each / each.mean().clamp(min=torch.finfo(each.dtype).tiny) for each in values)
+        return inputs, outputs
 
 
 def kl_scale(products: Tensor, learning_rate: float, kl_clip: float) -> Tensor:

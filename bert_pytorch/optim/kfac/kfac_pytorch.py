@@ -44,7 +44,7 @@ class KfacPytorch:
     Args:
         model: not wrapped.
         layers: of it, to precondition.
-        method: how; without `factored_damping` and `max_rows`.
+        method: how; without `factored_damping`, `relative_damping` and `max_rows`.
         gradient_workers: part of the ranks that solve for a layer.
     """
 

@@ -11,6 +11,7 @@ class Method(NamedTuple):
     damping: Stepwise
     """λ."""
     factored_damping: bool
+    relative_damping: bool
     kl_clip: float
     """κ; 0 for none."""
     stat_decay: float

@@ -141,10 +141,12 @@ class Kfac:
 
     def _tell_scale(self) -> None:
         """Say once a session what damping is to be compared with."""
-        largest = sorted(float(basis.input_values[-1] * basis.output_values[-1]) for basis in self._bases.values())
+        relative = self._method.relative_damping
+        largest = sorted(float(basis.largest_curvature(relative=relative)) for basis in self._bases.values())
         if largest:
             logger.info(
-                "K-FAC: largest curvature of a layer %.1e to %.1e, median %.1e; damping is %.1e",
+                "K-FAC: largest curvature of a layer%s %.1e to %.1e, median %.1e; damping is %.1e",
+                " over its mean" if relative else "",
                 largest[0], largest[-1], largest[len(largest) // 2], self._method.damping.at(self._step),
             )  # fmt: skip
 
@@ -156,7 +158,8 @@ class Kfac:
 
     @torch.no_grad()
     def _replace_gradients(self, learning_rate: float) -> None:
-        damping = self._method.damping.at(self._step)
+        method = self._method
+        damping = method.damping.at(self._step)
         solved: dict[str, Tensor] = {}
         products = []
         for name in self._decomposed:
@@ -165,8 +168,11 @@ class Kfac:
                 continue
             gradient = gradient_matrix(layer)
             if self._assignment.works_for(self._world.rank, name):
-                basis = self._bases[name]
-                solved[name] = basis.solve(gradient, damping, factored=self._method.factored_damping).contiguous()
+                solved[name] = (
+                    self._bases[name]
+                    .solve(gradient, damping, factored=method.factored_damping, relative=method.relative_damping)
+                    .contiguous()
+                )
             else:
                 solved[name] = torch.empty_like(gradient)
             self._send_in_column(name, solved[name])
@@ -174,8 +180,8 @@ class Kfac:
         if not solved:
             return
         scale = torch.ones((), dtype=torch.float64)
-        if self._method.kl_clip > 0:
-            scale = kl_scale(torch.stack(products), learning_rate, self._method.kl_clip)
+        if method.kl_clip > 0:
+            scale = kl_scale(torch.stack(products), learning_rate, method.kl_clip)
         for name, gradient in solved.items():
             put_gradient(self._layers[name], gradient * scale.to(gradient.dtype))
 

@@ -3,16 +3,23 @@
 import pytest
 
 from benchmarks.kfac_convergence import SETTINGS, Point, Quadratic, Setting, last_loss, reached, train
+from benchmarks.kfac_text import TextProblem
 from benchmarks.optimizers import share
 
 
-@pytest.mark.parametrize(("optimizer", "rate"), [("adamw", 4e-3), ("lamb", 3e-3)])
+@pytest.mark.parametrize(("optimizer", "rate"), [("adamw", 4e-3), ("lamb", 1e-2)])
 def test_on_a_badly_conditioned_quadratic_kfac_comes_far_closer_in_as_many_updates(optimizer: str, rate: float) -> None:
-    kfac_rate = {"adamw": 8e-3, "lamb": 4e-3}[optimizer]
-    plain = train(Quadratic(), optimizer, Setting(rate), 280)
-    kfac = train(Quadratic(), f"kfac_{optimizer}", Setting(kfac_rate, 1e-4), 280)
+    kfac_rate = {"adamw": 8e-3, "lamb": 2e-2}[optimizer]
+    plain = train(Quadratic(), optimizer, Setting(rate), 300)
+    kfac = train(Quadratic(), f"kfac_{optimizer}", Setting(kfac_rate, 1e-4), 300)
     assert plain[0].loss == kfac[0].loss
     assert last_loss(kfac) < 0.5 * last_loss(plain) < 0.01 * plain[0].loss
+
+
+def test_lamb_is_compared_and_not_adam_which_it_is_without_weight_decay() -> None:
+    assert train(Quadratic(), "lamb", Setting(1e-3), 20) != train(Quadratic(), "adamw", Setting(1e-3), 20)
+    assert Quadratic.weight_decay > 0
+    assert TextProblem.weight_decay > 0
 
 
 def test_every_optimizer_of_a_problem_is_tuned_over_as_many_settings() -> None:
