@@ -43,7 +43,8 @@ code=0
 check "ruff check" "$PYTHON" -m ruff check . || code=1
 check "ruff format --check" "$PYTHON" -m ruff format --check . || code=1
 check "mypy" "$PYTHON" -m mypy || code=1
-check "pytest" "$PYTHON" -m pytest --numprocesses "$(nproc)" --dist loadfile "$@" || code=$?
+# No reordering: tests/conftest.py puts the longest files first.
+check "pytest" "$PYTHON" -m pytest --numprocesses "$(nproc)" --dist loadfile --no-loadscope-reorder "$@" || code=$?
 
 if ((${#failed[@]})); then
     (IFS=','; echo "== failed: ${failed[*]}") >&2
