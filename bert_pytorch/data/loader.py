@@ -1,8 +1,8 @@
 """The loader of a training run: plan, then make, ahead in threads.
 
 An update is a pure function of its position in the stream of samples and of its number in the phase, so that resuming
-is asking for another position; threads only compute ahead.  Who calls: `pretraining.assembly` builds the loader, `training`
-draws from it.
+is asking for another position; threads only compute ahead.  Who calls: `pretraining.assembly` builds the loader,
+`training` draws from it.
 """
 
 import collections
