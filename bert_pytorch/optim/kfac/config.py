@@ -41,7 +41,7 @@ class KfacConfig(Settings):
     """Damp each of the two factors, weighed by their traces, instead of their product (Martens & Grosse 2015, 6.3)."""
     kfac_relative_damping: bool | None = None
     """Measure a layer's curvature, and so damping, in units of its mean, and return gradients in their own scale:
-    layers of BERT differ by ten decades. By default on, but with --kfac_backend kfac-pytorch, which has nothing like
+    layers of BERT differ by six decades. By default on, but with --kfac_backend kfac-pytorch, which has nothing like
     it."""
     kfac_kl_clip: float = Field(0.001, ge=0)
     """Gradients of the preconditioned layers are scaled down together until learning rate^2 * (preconditioned .
